@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Facts: what the guest saw. Never a judgement.
+
+use serde::{Deserialize, Serialize};
+
+use crate::op::Place;
+
+/// What became of one step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fact {
+    /// Id of the step.
+    pub step: String,
+    /// Who did it.
+    pub actor: String,
+    /// What came back.
+    pub outcome: Outcome,
+    /// Guest uptime when the operation was issued, in milliseconds.
+    pub at_ms: u64,
+    /// From issue to return, or to the moment the guest stopped waiting, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// What came back from an operation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The call succeeded with this value (0 where there is none to tell).
+    Returned(i64),
+    /// The call failed with this errno.
+    Errno(i32),
+    /// The work request completed with this status, an `IBV_WC_` name without the prefix, not SUCCESS.
+    Completion(String),
+    /// A comparison found other bytes.
+    Differs {
+        /// Offset of the first byte that differs, within the compared file, mapping or region.
+        at: u64,
+        /// What the pattern says.
+        want: u8,
+        /// What was there.
+        got: u8,
+    },
+    /// The call had not returned; where its task waits, by `/proc/PID`.
+    Blocked {
+        /// State letter of `/proc/PID/stat`.
+        state: String,
+        /// `/proc/PID/wchan`.
+        wchan: String,
+        /// `/proc/PID/stack`, a function a line.
+        stack: Vec<String>,
+    },
+    /// The actor exited with this status instead of answering.
+    Exited(i32),
+    /// The actor was killed by this signal (a standard name) instead of answering.
+    Killed(String),
+    /// The agent could not issue the operation: a handle was missing, an actor gone. The step did not run.
+    NotIssued {
+        /// Why.
+        why: String,
+    },
+}
+
+/// What a declared file really is, after it was written and synced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileFact {
+    /// Name in the scenario.
+    pub name: String,
+    /// Where it lives.
+    pub on: Place,
+    /// statx(2) says STATX_ATTR_DAX. True for a device-DAX device by its nature.
+    pub statx_dax: bool,
+    /// A MAP_SYNC mapping of it succeeded (device DAX: as well).
+    pub map_sync: bool,
+    /// Read back, it holds its pattern.
+    pub filled: bool,
+}
+
+/// The guest introduces itself when everything is ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`crate::VERSION`] of the agent.
+    pub protocol: u32,
+    /// Version of the agent's crate.
+    pub agent: String,
+    /// uname(2) release.
+    pub kernel: String,
+    /// uname(2) version.
+    pub build: String,
+    /// Guest uptime when the agent started, in milliseconds.
+    pub started_ms: u64,
+    /// Guest uptime now, in milliseconds.
+    pub ready_ms: u64,
+    /// The NVDIMMs.
+    pub pmem: Vec<PmemFact>,
+    /// The RDMA link.
+    pub rdma: RdmaFact,
+    /// Processors online.
+    pub cpus: u32,
+}
+
+/// One NVDIMM as it came up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PmemFact {
+    /// What it was to become.
+    pub place: Place,
+    /// The device node, `/dev/pmem0` or `/dev/dax0.0`.
+    pub device: String,
+    /// Where it is mounted; empty for device DAX.
+    pub mount: String,
+    /// Empty, or why it is not ready.
+    pub trouble: String,
+}
+
+/// The RDMA link as it came up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RdmaFact {
+    /// The device, `rxe0`.
+    pub device: String,
+    /// The port is active.
+    pub active: bool,
+    /// Index of the IPv4-mapped GID that connections use.
+    pub gid_index: Option<u32>,
+    /// Empty, or why it is not ready.
+    pub trouble: String,
+}
+
+/// `nr_foll_pin_acquired` and `nr_foll_pin_released` of `/proc/vmstat`, after `stat_refresh`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinCounts {
+    /// Pins taken since boot, in pages.
+    pub acquired: u64,
+    /// Pins let go since boot, in pages.
+    pub released: u64,
+}
+
+/// A line of `/dev/kmsg`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// Time since boot, in microseconds.
+    pub at_us: u64,
+    /// The text, without the record's header.
+    pub text: String,
+}
+
+/// A task that outlived SIGKILL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StuckTask {
+    /// The actor.
+    pub actor: String,
+    /// State letter of `/proc/PID/stat`.
+    pub state: String,
+    /// `/proc/PID/wchan`.
+    pub wchan: String,
+    /// `/proc/PID/stack`, a function a line.
+    pub stack: Vec<String>,
+}
+
+/// How umount(2) of one file system ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UmountFact {
+    /// Which file system.
+    pub on: Place,
+    /// 0, or the errno.
+    pub errno: i32,
+}
+
+/// How the checker of one file system ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FsckFact {
+    /// Which file system.
+    pub on: Place,
+    /// The command.
+    pub command: String,
+    /// Its exit status; 0 means clean. `None` when it did not run, or was killed.
+    pub status: Option<i32>,
+    /// The end of what it printed.
+    pub output: String,
+}
+
+/// What the standing oracles look at, gathered after the last step in this order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Oracles {
+    /// Pins before the first step.
+    pub pins_before: PinCounts,
+    /// Pins when every actor was gone.
+    pub pins_after: PinCounts,
+    /// Memory regions left, by `rdma resource show`.
+    pub regions_left: u64,
+    /// Leases left, lines of `/proc/locks`.
+    pub leases_left: Vec<String>,
+    /// Actors that outlived SIGKILL.
+    pub stuck: Vec<StuckTask>,
+    /// How each file system was unmounted.
+    pub umount: Vec<UmountFact>,
+    /// What each checker said.
+    pub fsck: Vec<FsckFact>,
+    /// The kernel log from the case's mark on, its last line included.
+    pub log: Vec<LogLine>,
+    /// The mark at the beginning of the window was still in the log.
+    pub log_mark_found: bool,
+    /// `/proc/sys/kernel/tainted` before and after.
+    pub taint: (u64, u64),
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Orders of the host and the replies of the guest, one to one.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fact::{Fact, FileFact, Hello, Oracles};
+use crate::op::{Op, Place};
+
+/// What the host asks for. Every order gets exactly one [`Reply`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Compare requested options with `/proc/config.gz`: [`Reply::Config`].
+    CheckConfig {
+        /// Option name without `CONFIG_`, and its requested value (`y`, `n`, `m`, a number, a quoted string).
+        requests: Vec<(String, String)>,
+    },
+    /// Make files and actors, set sysctls, mark the kernel log, take the base line of the
+    /// oracles: [`Reply::Prepared`].
+    Prepare(Setup),
+    /// Issue an operation and wait for it: [`Reply::Fact`], `Blocked` if it did not return in time.
+    Do {
+        /// Id of the step; names the result.
+        step: String,
+        /// Who does it.
+        actor: String,
+        /// What is done.
+        op: Op,
+        /// How long to wait, in milliseconds of the guest's clock.
+        wait_ms: u64,
+    },
+    /// Issue an operation and do not wait: [`Reply::Started`].
+    Start {
+        /// Id of the step.
+        step: String,
+        /// Who does it.
+        actor: String,
+        /// What is done.
+        op: Op,
+    },
+    /// Wait for a step that was started or found blocked: [`Reply::Fact`].
+    Await {
+        /// Id of the awaited step.
+        step: String,
+        /// How long to wait, in milliseconds of the guest's clock.
+        wait_ms: u64,
+    },
+    /// Assert that a started or blocked step has not returned and does not for this long:
+    /// [`Reply::Fact`], `Blocked` if so.
+    Still {
+        /// Id of the watched step.
+        step: String,
+        /// How long to watch, in milliseconds of the guest's clock.
+        for_ms: u64,
+    },
+    /// End all actors and consult the standing oracles: [`Reply::Finished`].
+    Finish {
+        /// How long a killed actor may take to be gone, in milliseconds of the guest's clock.
+        settle_ms: u64,
+    },
+    /// Power the machine off; there is no reply.
+    PowerOff,
+}
+
+/// What the guest answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// The guest is ready; sent once, unasked.
+    Hello(Hello),
+    /// To [`Order::CheckConfig`]: the options that differ.
+    Config(Vec<ConfigMismatch>),
+    /// To [`Order::Prepare`]: what the declared files really are.
+    Prepared(Vec<FileFact>),
+    /// To [`Order::Do`], [`Order::Await`] and [`Order::Still`].
+    Fact(Fact),
+    /// To [`Order::Start`].
+    Started {
+        /// Guest uptime when it was issued, in milliseconds.
+        at_ms: u64,
+    },
+    /// To [`Order::Finish`].
+    Finished(Oracles),
+    /// The order could not be carried out at all (an agent or guest fault, never a result).
+    Refused {
+        /// What went wrong.
+        why: String,
+    },
+}
+
+/// A requested option that the running kernel does not have as requested.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigMismatch {
+    /// Option name without `CONFIG_`.
+    pub option: String,
+    /// What was requested.
+    pub want: String,
+    /// What `/proc/config.gz` says; `n` when absent.
+    pub got: String,
+}
+
+/// What must exist before the first step.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setup {
+    /// The case's id, written into the kernel log's mark.
+    pub case: String,
+    /// Declared files by name.
+    pub files: BTreeMap<String, FileSetup>,
+    /// Actors by name.
+    pub actors: BTreeMap<String, ActorSetup>,
+    /// sysctl names (`fs.lease-break-time`) and values.
+    pub sysctl: BTreeMap<String, String>,
+}
+
+/// A file that is written with a pattern, synced and proved DAX before the first step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSetup {
+    /// Where it lives.
+    pub on: Place,
+    /// Its size; of a device-DAX file the part that is written.
+    pub size_kib: u64,
+    /// Seed of [`pattern_byte`](crate::pattern_byte).
+    pub pattern: u8,
+}
+
+/// A process of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActorSetup {
+    /// Opens the RDMA device, with a protection domain and a completion queue, before the first step.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rdma: bool,
+    /// Signal handlers by a name of the scenario's choice.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub on_signal: BTreeMap<String, HandlerSetup>,
+}
+
+/// A signal handler that records and returns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandlerSetup {
+    /// Standard name, `SIGRTMIN+1` included.
+    pub signal: String,
+    /// SA_RESTART.
+    pub restart: bool,
+}
