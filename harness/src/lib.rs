@@ -1,2 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Holdfast's library.
+//! Holdfast's library, in the order data flows: what is to be done ([`home`] finds it), kernels,
+//! images, machines, cases, verdicts, reports.
+
+pub mod home;
+pub mod outcome;

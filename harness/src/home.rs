@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where things live: the data Holdfast reads, the cache it may lose, the runs it keeps.
+//!
+//! Separate because a clone and an installed `holdfast` differ in nothing but these paths.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::outcome::bad_input;
+
+/// The folders of this user and this installation.
+#[derive(Clone, Debug)]
+pub struct Home {
+    /// Holds `kernel-configs`, `scenarios` and `images`: the clone, or the installed copy of it.
+    pub data: PathBuf,
+    /// True in a clone, where the agent can be built from its source; an installed copy brings it built.
+    pub is_clone: bool,
+    /// What can be made again: sources, kernels, initramfs images, probe results.
+    pub cache: PathBuf,
+    /// Where run folders go.
+    pub runs: PathBuf,
+}
+
+impl Home {
+    /// Finds the folders: `HOLDFAST_CACHE` before `$XDG_CACHE_HOME/holdfast` for the cache,
+    /// `HOLDFAST_DATA` before `$XDG_DATA_HOME/holdfast` for an installed copy's data.
+    ///
+    /// # Errors
+    /// When neither a clone nor an installed copy is found, or `HOME` is not set.
+    pub fn find() -> Result<Self> {
+        let cache = match env::var_os("HOLDFAST_CACHE") {
+            Some(path) => PathBuf::from(path),
+            None => xdg("XDG_CACHE_HOME", ".cache")?.join("holdfast"),
+        };
+        // `cargo run` names the package's folder; an installed program has no such variable.
+        let clone = env::var_os("CARGO_MANIFEST_DIR").and_then(|dir| Path::new(&dir).parent().map(Path::to_owned));
+        if let Some(clone) = clone.filter(|dir| is_data(dir)) {
+            let runs = clone.join("target/holdfast/runs");
+            return Ok(Self { data: clone, is_clone: true, cache, runs });
+        }
+        let data = match env::var_os("HOLDFAST_DATA") {
+            Some(path) => PathBuf::from(path),
+            None => xdg("XDG_DATA_HOME", ".local/share")?.join("holdfast"),
+        };
+        if !is_data(&data) {
+            return Err(bad_input(format!(
+                "{} holds no kernel-configs: run `cargo xtask install` in a clone of Holdfast, or set HOLDFAST_DATA to one",
+                data.display()
+            )));
+        }
+        let runs = xdg("XDG_STATE_HOME", ".local/state")?.join("holdfast/runs");
+        Ok(Self { data, is_clone: false, cache, runs })
+    }
+
+    /// Folder of the kernels' descriptions.
+    #[must_use]
+    pub fn kernel_configs(&self) -> PathBuf {
+        self.data.join("kernel-configs")
+    }
+
+    /// Folder of the scenarios, contracts and plans.
+    #[must_use]
+    pub fn scenarios(&self) -> PathBuf {
+        self.data.join("scenarios")
+    }
+
+    /// Folder of what is inside the guest.
+    #[must_use]
+    pub fn images(&self) -> PathBuf {
+        self.data.join("images")
+    }
+}
+
+fn is_data(dir: &Path) -> bool {
+    dir.join("kernel-configs").is_dir() && dir.join("scenarios").is_dir()
+}
+
+fn xdg(variable: &str, below_home: &str) -> Result<PathBuf> {
+    if let Some(path) = env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute()) {
+        return Ok(path);
+    }
+    let home = env::var_os("HOME").with_context(|| format!("neither {variable} nor HOME is set"))?;
+    Ok(Path::new(&home).join(below_home))
+}
