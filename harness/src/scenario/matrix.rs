@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Expands a scenario's matrix into named cases.
+//!
+//! `$name` stands for a matrix parameter or an earlier result and for nothing else: there are no
+//! expressions.
+
+use anyhow::Result;
+use serde_json::{Map, Value};
+
+use crate::path;
+use crate::yaml::Document;
+
+/// One combination of a matrix: the part of the case's id, and the document with it filled in.
+pub(super) struct Combination {
+    /// `[fs=ext4,cut=punch]`, empty without a matrix.
+    pub(super) suffix: String,
+    /// The document.
+    pub(super) value: Value,
+}
+
+/// All combinations, in the order of the file. At most [`MAX_CASES_PER_FILE`].
+///
+/// # Errors
+/// Bad input when the matrix is not lists of plain values, or too large.
+pub(super) fn expand(document: &Document, value: &Value) -> Result<Vec<Combination>> {
+    let empty = Map::new();
+    let matrix = match value.get("matrix") {
+        None => &empty,
+        Some(Value::Object(matrix)) => matrix,
+        Some(_) => return Err(document.fault(&path!["matrix"], None, "a matrix maps names to lists of values")),
+    };
+    let mut combinations: Vec<Vec<(&str, &Value)>> = vec![Vec::new()];
+    for (name, values) in matrix {
+        let values = match values {
+            Value::Array(values) if !values.is_empty() && values.iter().all(is_plain) => values,
+            _ => {
+                let why = "a matrix parameter is a non-empty list of words or numbers";
+                return Err(document.fault(&path!["matrix", name.as_str()], None, why));
+            }
+        };
+        combinations = combinations
+            .iter()
+            .flat_map(|so_far| {
+                values.iter().map(move |value| {
+                    so_far.iter().copied().chain([(name.as_str(), value)]).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        if combinations.len() > MAX_CASES_PER_FILE {
+            let why = format!("the matrix makes more than {MAX_CASES_PER_FILE} cases");
+            return Err(document.fault(&path!["matrix"], None, &why));
+        }
+    }
+    Ok(combinations.iter().map(|chosen| fill(value, chosen)).collect())
+}
+
+/// More than this is a typing mistake, not a scenario.
+const MAX_CASES_PER_FILE: usize = 64;
+
+fn fill(value: &Value, chosen: &[(&str, &Value)]) -> Combination {
+    let parts: Vec<String> = chosen.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect();
+    let suffix = if parts.is_empty() { String::new() } else { format!("[{}]", parts.join(",")) };
+    let mut value = value.clone();
+    if let Value::Object(map) = &mut value {
+        for (name, part) in map.iter_mut() {
+            if name != "matrix" {
+                substitute(part, chosen);
+            }
+        }
+    }
+    Combination { suffix, value }
+}
+
+fn substitute(value: &mut Value, chosen: &[(&str, &Value)]) {
+    match value {
+        Value::String(text) => {
+            let parameter = text.strip_prefix('$').and_then(|name| chosen.iter().find(|(known, _)| *known == name));
+            if let Some((_, chosen)) = parameter {
+                *value = (*chosen).clone();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| substitute(item, chosen)),
+        Value::Object(map) => map.values_mut().for_each(|item| substitute(item, chosen)),
+        _ => {}
+    }
+}
+
+fn is_plain(value: &Value) -> bool {
+    matches!(value, Value::String(_) | Value::Number(_) | Value::Bool(_))
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cases(text: &str) -> Result<Vec<(String, Value)>> {
+        let document = Document { file: "m.yaml".into(), text: text.into() };
+        let value = document.parse()?;
+        Ok(expand(&document, &value)?.into_iter().map(|one| (one.suffix, one.value)).collect())
+    }
+
+    #[test]
+    fn every_combination_once_with_handles_left_alone() {
+        let all = cases("matrix: {fs: [ext4, xfs], n: [1, 2]}\nsteps: [{on: $fs, n: $n, fd: $fd}]\n").unwrap();
+        let ids: Vec<&str> = all.iter().map(|(suffix, _)| suffix.as_str()).collect();
+        assert_eq!(ids, ["[fs=ext4,n=1]", "[fs=ext4,n=2]", "[fs=xfs,n=1]", "[fs=xfs,n=2]"]);
+        assert_eq!(all[3].1["steps"][0], serde_json::json!({"on": "xfs", "n": 2, "fd": "$fd"}));
+        assert_eq!(cases("steps: []\n").unwrap()[0].0, "");
+    }
+
+    #[test]
+    fn a_matrix_of_something_else_is_refused_with_its_place() {
+        assert!(cases("matrix: {fs: ext4}\n").unwrap_err().to_string().starts_with("m.yaml:1:14: matrix.fs: "));
+        assert!(cases("matrix: {fs: []}\n").is_err());
+        let large = "matrix: {a: [1,2,3,4,5], b: [1,2,3,4,5], c: [1,2,3,4,5]}\n";
+        assert!(cases(large).unwrap_err().to_string().contains("more than 64"));
+    }
+}

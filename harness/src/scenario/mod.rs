@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Scenarios: actors, steps, expectations. From YAML files to checked values; nothing runs here.
+
+mod check;
+mod expect;
+mod form;
+mod matrix;
+mod names;
+mod uses;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use holdfast_protocol::{ActorSetup, FileSetup, Op};
+use serde::{Deserialize, Serialize};
+
+pub use expect::{Expect, describe};
+pub use names::errno_name;
+pub use uses::handles_of;
+
+use crate::contract::Contracts;
+use crate::outcome::Kind;
+use crate::yaml::Document;
+
+/// A scenario with one combination of its matrix filled in.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Path below the scenarios' folder without `.yaml`, and the combination: `pin/x[fs=xfs]`.
+    pub id: String,
+    /// The file it stands in.
+    pub file: PathBuf,
+    /// One sentence: what happens, and what must come of it.
+    pub about: String,
+    /// Where the claim comes from.
+    pub because: String,
+    /// The contracts it says something about.
+    pub contracts: Vec<String>,
+    /// It carries every green row of its kernel.
+    pub control: bool,
+    /// sysctls to set before the first step.
+    pub sysctl: BTreeMap<String, String>,
+    /// Files to make before the first step.
+    pub files: BTreeMap<String, FileSetup>,
+    /// Processes to start before the first step.
+    pub actors: BTreeMap<String, ActorSetup>,
+    /// What is done.
+    pub steps: Vec<Step>,
+    /// The red verdict that is the expected one.
+    pub ends: Option<Ending>,
+}
+
+/// One step.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Its id; the number of the step (`#3`) when it was given none.
+    pub id: String,
+    /// What is done.
+    pub action: Action,
+    /// What must come back, by contract; `else` for the others.
+    pub expect: BTreeMap<String, Expect>,
+    /// How long to wait for it, in unscaled milliseconds.
+    pub within_ms: Option<u64>,
+    /// It must not have come back before, in unscaled milliseconds since it was issued.
+    pub not_before_ms: Option<u64>,
+    /// It must have come back by then, in unscaled milliseconds since it was issued.
+    pub not_after_ms: Option<u64>,
+    /// Clauses of its contracts that this step proves.
+    pub proves: Vec<String>,
+    /// The step that shows that the same call succeeds where the clause's condition does not hold.
+    pub twin: Option<String>,
+    /// Steps without which this one says nothing.
+    pub needs: Vec<String>,
+}
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Issue an operation and wait for it.
+    Do {
+        /// The actor.
+        by: String,
+        /// The operation.
+        op: Op,
+    },
+    /// Issue an operation without waiting.
+    Start {
+        /// The actor.
+        by: String,
+        /// The operation.
+        op: Op,
+    },
+    /// Collect a step that was started or blocks.
+    Await {
+        /// Its id.
+        step: String,
+    },
+    /// Assert that a started step has not returned for a while.
+    Still {
+        /// Its id.
+        step: String,
+        /// How long to watch, in unscaled milliseconds.
+        for_ms: u64,
+    },
+}
+
+/// The red verdict a case is declared to end with; green only with exactly this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ending {
+    /// `fail`, `kernel-bug`, `timeout` or `lost`.
+    pub verdict: Kind,
+    /// The step, or the oracle as `oracle/NAME`, of a fail or timeout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// The title of a kernel bug.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+}
+
+impl Step {
+    /// What must come back under a contract.
+    #[must_use]
+    pub fn expected(&self, contract: &str) -> Expect {
+        self.expect.get(contract).or_else(|| self.expect.get(ELSE)).cloned().unwrap_or_else(Expect::ok)
+    }
+}
+
+/// Stands for every contract that is not named.
+pub const ELSE: &str = "else";
+
+/// Default of `still: ID` without `for_ms`, in unscaled milliseconds: long against any truncate of
+/// a few MiB (under 50 ms in an emulated guest).
+pub const DEFAULT_STILL_MS: u64 = 1_000;
+
+/// All scenarios of a folder, checked, ordered by id.
+///
+/// # Errors
+/// Bad input with file, line and column for the first file that is wrong.
+pub fn load_all(folder: &Path, contracts: &Contracts) -> Result<Vec<Scenario>> {
+    let mut files = Vec::new();
+    collect(folder, &mut files)?;
+    files.sort();
+    let mut all = Vec::new();
+    for file in files {
+        all.extend(load_file(folder, &file, contracts)?);
+    }
+    Ok(all)
+}
+
+/// The cases of one file.
+///
+/// # Errors
+/// As [`load_all`].
+pub fn load_file(folder: &Path, file: &Path, contracts: &Contracts) -> Result<Vec<Scenario>> {
+    let document = Document::read(file)?;
+    let relative = file.strip_prefix(folder).unwrap_or(file).with_extension("");
+    check::scenarios(&document, file, &relative.to_string_lossy(), contracts)
+}
+
+/// Folder of the plans, next to the scenarios but no scenarios themselves.
+pub const PLANS: &str = "plans";
+/// File of the contracts.
+pub const CONTRACTS: &str = "contracts.yaml";
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    for entry in entries {
+        let path = entry.with_context(|| format!("cannot list {}", folder.display()))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() && name != PLANS {
+            collect(&path, files)?;
+        } else if name.ends_with(".yaml") && name != CONTRACTS {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! YAML at the edge: typed, strict, and every fault with file, line and column.
+//!
+//! Types lose positions, and a matrix changes values before they are typed. So a fault is known by
+//! its *path* in the document (`steps[3].do.mmap`), and one function finds that path's place in
+//! the text again.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use saphyr::{LoadableYamlNode, MarkedYaml, YamlData};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_path_to_error::Segment;
+
+use crate::outcome::bad_input;
+
+/// A YAML file as it was read.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// The file's name as messages print it.
+    pub file: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// One step down into a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// Into a mapping.
+    Name(String),
+    /// Into a sequence.
+    Index(usize),
+}
+
+impl From<&str> for Key {
+    fn from(name: &str) -> Self {
+        Self::Name(name.to_owned())
+    }
+}
+
+impl From<usize> for Key {
+    fn from(index: usize) -> Self {
+        Self::Index(index)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, ".{name}"),
+            Self::Index(index) => write!(f, "[{index}]"),
+        }
+    }
+}
+
+/// A path into a document: `path!["steps", 3, "by"]`.
+#[macro_export]
+macro_rules! path {
+    ($($key:expr),* $(,)?) => { [$($crate::yaml::Key::from($key)),*] };
+}
+
+impl Document {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self { file: shown(path), text })
+    }
+
+    /// Parses the text, without typing it yet.
+    ///
+    /// # Errors
+    /// Bad input, with the place, when it is not YAML or a key stands twice.
+    pub fn parse(&self) -> Result<Value> {
+        let value: serde_yaml::Value = serde_yaml::from_str(&self.text).map_err(|error| {
+            let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
+            let text = error.to_string();
+            let reason = text.split(" at line ").next().unwrap_or(&text);
+            bad_input(format!("{}:{line}:{column}: {reason}", self.file))
+        })?;
+        serde_json::to_value(value)
+            .map_err(|error| bad_input(format!("{}:1:1: keys must be plain words: {error}", self.file)))
+    }
+
+    /// Types a value that came from this document, possibly changed since.
+    ///
+    /// # Errors
+    /// Bad input, with the place and the nearest valid word, when the value does not fit `T`.
+    pub fn typed<T: DeserializeOwned>(&self, value: Value) -> Result<T> {
+        serde_path_to_error::deserialize(value).map_err(|error| {
+            let mut path: Vec<Key> = error.path().iter().filter_map(key_of).collect();
+            let message = error.inner().to_string();
+            let (word, message) = explain(&message);
+            // The path of an unknown word ends with the word itself; its container is the place.
+            path.pop_if(|last| matches!((last, &word), (Key::Name(name), Some(word)) if name == word));
+            self.fault(&path, word.as_deref(), &message)
+        })
+    }
+
+    /// Parses and types the whole document.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse) and [`typed`](Self::typed).
+    pub fn load<T: DeserializeOwned>(&self) -> Result<T> {
+        self.typed(self.parse()?)
+    }
+
+    /// A bad-input error at the place of `path`, or of `word` directly below it.
+    #[must_use]
+    pub fn fault(&self, path: &[Key], word: Option<&str>, message: &str) -> anyhow::Error {
+        let (line, column) = self.locate(path, word);
+        let shown: String = path.iter().map(Key::to_string).collect();
+        let shown = shown.trim_start_matches('.');
+        let place = if shown.is_empty() { String::new() } else { format!("{shown}: ") };
+        bad_input(format!("{}:{line}:{column}: {place}{message}", self.file))
+    }
+
+    /// Line and column, both from 1, of a path; of the deepest part of it that exists.
+    fn locate(&self, path: &[Key], word: Option<&str>) -> (usize, usize) {
+        let Ok(documents) = MarkedYaml::load_from_str(&self.text) else { return (1, 1) };
+        let Some(root) = documents.first() else { return (1, 1) };
+        let mut node = root;
+        let mut marker = root.span.start;
+        for key in path {
+            let next = match (&node.data, key) {
+                (YamlData::Sequence(items), Key::Index(index)) => items.get(*index).map(|item| (item, item)),
+                (YamlData::Mapping(map), Key::Name(name)) => entry(map.iter(), name),
+                _ => None,
+            };
+            let Some((_, value)) = next else { break };
+            node = value;
+            marker = value.span.start;
+        }
+        if let Some(word) = word {
+            match &node.data {
+                YamlData::Mapping(map) => {
+                    if let Some((key, _)) = entry(map.iter(), word) {
+                        marker = key.span.start;
+                    } else if let Some((_, value)) = map.iter().find(|(_, value)| is_word(value, word)) {
+                        marker = value.span.start;
+                    }
+                }
+                YamlData::Sequence(items) => {
+                    if let Some(item) = items.iter().find(|item| is_word(item, word)) {
+                        marker = item.span.start;
+                    }
+                }
+                _ => {}
+            }
+        }
+        (marker.line(), marker.col() + 1)
+    }
+}
+
+fn entry<'a, 'input: 'a>(
+    mut entries: impl Iterator<Item = (&'a MarkedYaml<'input>, &'a MarkedYaml<'input>)>,
+    name: &str,
+) -> Option<(&'a MarkedYaml<'input>, &'a MarkedYaml<'input>)> {
+    entries.find(|(key, _)| is_word(key, name))
+}
+
+fn is_word(node: &MarkedYaml<'_>, word: &str) -> bool {
+    node.data.as_str() == Some(word)
+}
+
+fn key_of(segment: &Segment) -> Option<Key> {
+    match segment {
+        Segment::Seq { index } => Some(Key::Index(*index)),
+        Segment::Map { key } => Some(Key::Name(key.clone())),
+        Segment::Enum { variant } => Some(Key::Name(variant.clone())),
+        Segment::Unknown => None,
+    }
+}
+
+/// From serde's message the offending word, and the message with the nearest valid word added.
+fn explain(message: &str) -> (Option<String>, String) {
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
+    let Some((word, valid)) = quoted.split_first().filter(|_| unknown) else {
+        return (None, message.to_owned());
+    };
+    let what = if message.starts_with("unknown field") { "field" } else { "word" };
+    (Some((*word).to_owned()), unknown_word(what, word, valid.iter().copied()))
+}
+
+/// "unknown op `trucate`; did you mean `truncate`? (valid: …)".
+#[must_use]
+pub fn unknown_word<'a>(what: &str, word: &str, valid: impl IntoIterator<Item = &'a str>) -> String {
+    let valid: Vec<&str> = valid.into_iter().collect();
+    let near = nearest(word, valid.iter().copied());
+    let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    let list = match valid.len() {
+        0 => " (there is none)".to_owned(),
+        1..=24 => format!(" (valid: {})", valid.join(", ")),
+        _ => String::new(),
+    };
+    format!("unknown {what} `{word}`{hint}{list}")
+}
+
+/// The valid word most like `word`, if one is like it at all.
+#[must_use]
+pub fn nearest<'a>(word: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let folded = word.to_lowercase();
+    valid
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(&folded, &candidate.to_lowercase()), candidate))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+/// A path as messages print it: relative to the working directory where that is shorter.
+fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(&here).unwrap_or(path).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "snake_case")]
+    enum Act {
+        #[expect(dead_code, reason = "only its shape is tested")]
+        Truncate { size_kib: u64 },
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Doc {
+        #[expect(dead_code, reason = "only its shape is tested")]
+        steps: Vec<Act>,
+    }
+
+    fn fault(text: &str) -> String {
+        Document { file: "f.yaml".into(), text: text.into() }.load::<Doc>().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn faults_have_place_and_nearest_word() {
+        let unknown_field = fault("steps:\n  - truncate: {size_kb: 1}\n");
+        assert_eq!(
+            unknown_field,
+            "f.yaml:2:16: steps[0].truncate: unknown field `size_kb`; did you mean `size_kib`? (valid: size_kib)"
+        );
+        let unknown_op = fault("steps:\n  - trucate: {size_kib: 1}\n");
+        assert_eq!(
+            unknown_op,
+            "f.yaml:2:5: steps[0]: unknown word `trucate`; did you mean `truncate`? (valid: truncate)"
+        );
+        let wrong_type = fault("steps:\n  - truncate:\n      size_kib: many\n");
+        assert!(wrong_type.starts_with("f.yaml:3:17: steps[0].truncate.size_kib: invalid type"), "{wrong_type}");
+        assert!(fault("steps: [}\n").starts_with("f.yaml:1:9: "), "{}", fault("steps: [}\n"));
+        assert!(fault("steps: []\nsteps: []\n").contains("duplicate"));
+    }
+
+    #[test]
+    fn nothing_alike_is_not_suggested() {
+        assert_eq!(nearest("zzz", ["open", "close"]), None);
+        assert_eq!(nearest("ETXBUSY", ["EBUSY", "ETXTBSY", "EIO"]), Some("ETXTBSY"));
+    }
+}
