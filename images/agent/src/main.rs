@@ -1,3 +1,77 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! PID 1 of the guest.
-fn main() {}
+//! The agent: PID 1 of the guest. It prepares the guest, plays scenarios, reports facts.
+//!
+//! One program in several roles, told apart by the first argument:
+//! nothing, as PID 1: [`boot`], then a [`session`] on the virtio-serial port;
+//! `actor`: one [`actor`] of a session; `keeper`: what outlives an actor on purpose;
+//! `umount`: one umount(2) that may hang; `session`: a session as an ordinary process, for tests.
+
+mod actor;
+mod boot;
+mod clock;
+mod netlink;
+mod ops;
+mod oracles;
+mod port;
+mod procfs;
+mod session;
+mod signals;
+mod sys;
+mod verbs;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::process::exit;
+
+use holdfast_protocol::Place;
+use nix::mount::{MntFlags, umount2};
+
+use crate::session::{Session, Stage};
+use crate::wire::Patient;
+
+/// Exit status for arguments that make no sense.
+const EXIT_USAGE: i32 = 64;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if std::process::id() == 1 {
+        boot::run(&words);
+    }
+    match words.as_slice() {
+        ["actor", _] => match sys::inherited_fd(0) {
+            Ok(stream) => actor::run(stream),
+            Err(errno) => fail(&format!("standard input: {errno}")),
+        },
+        ["keeper", what] => ops::violate::run_keeper(what),
+        ["umount", folder] => {
+            exit(umount2(*folder, MntFlags::empty()).map_or_else(|errno| errno as i32, |()| 0))
+        }
+        ["session", "--port-fd", fd, "--root", root] => match fd.parse() {
+            Ok(fd) => session_for_tests(fd, Path::new(root)),
+            Err(_) => fail(&format!("{fd} is no descriptor")),
+        },
+        _ => fail("this is the guest's PID 1; outside one: holdfast-agent session --port-fd N --root DIR"),
+    }
+}
+
+fn fail(why: &str) -> ! {
+    eprintln!("holdfast-agent: {why}");
+    exit(EXIT_USAGE)
+}
+
+/// A session whose places are folders below `root`.
+fn session_for_tests(fd: i32, root: &Path) -> ! {
+    let names = [(Place::Ext4, "ext4"), (Place::Xfs, "xfs"), (Place::Devdax, "devdax")];
+    let places: BTreeMap<_, _> = names.map(|(place, name)| (place, root.join(name))).into();
+    let stage = Stage { places, ..Stage::default() };
+    match sys::inherited_fd(fd) {
+        Ok(stream) => match Session::new(stage).serve(&mut Patient(File::from(stream))) {
+            Ok(_) => exit(0),
+            Err(error) => fail(&error.to_string()),
+        },
+        Err(errno) => fail(&format!("descriptor {fd}: {errno}")),
+    }
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The two file systems: made, mounted with DAX, checked, and damaged for the oracle's own test.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use holdfast_protocol::{FsckFact, Place};
+use nix::mount::{MsFlags, mount as mount_call};
+
+use super::pmem::Prepared;
+use super::{place_name, timed};
+
+/// How much of a checker's output is kept, in bytes.
+const OUTPUT_BYTES: usize = 8 << 10;
+
+/// Small inode tables and a small journal, everything initialised here: no background thread
+/// writes later, while a scenario runs.
+const MKFS_EXT4: [&str; 13] = [
+    "/sbin/mkfs.ext4",
+    "-F",
+    "-q",
+    "-b",
+    "4096",
+    "-N",
+    "1024",
+    "-m",
+    "0",
+    "-J",
+    "size=4",
+    "-E",
+    "nodiscard,lazy_itable_init=0,lazy_journal_init=0",
+];
+
+/// No discard, few allocation groups.
+const MKFS_XFS: [&str; 6] = ["/sbin/mkfs.xfs", "-f", "-q", "-K", "-d", "agcount=2"];
+
+/// Makes the file system where there is none yet, mounts it with `dax=always`.
+pub(crate) fn mount(place: Place, device: &Prepared) -> Result<PathBuf, String> {
+    let node = device.node.as_path();
+    if !device.was_there || !holds(place, node) {
+        timed(&format!("mkfs of {place:?}"), || make(place, node))?;
+    }
+    let folder = PathBuf::from(format!("/mnt/{}", place_name(place)));
+    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    mount_call(Some(node), &folder, Some(place_name(place)), MsFlags::empty(), Some("dax=always")).map_err(
+        |errno| format!("mounting {} on {} with dax=always: {errno}", node.display(), folder.display()),
+    )?;
+    Ok(folder)
+}
+
+/// Whether the device already holds this file system, by its magic number.
+fn holds(place: Place, node: &Path) -> bool {
+    let (offset, magic): (u64, &[u8]) = match place {
+        Place::Ext4 => (1024 + 0x38, &[0x53, 0xef]),
+        Place::Xfs => (0, b"XFSB"),
+        Place::Devdax => return true,
+    };
+    let mut found = vec![0u8; magic.len()];
+    File::open(node).and_then(|file| file.read_exact_at(&mut found, offset)).is_ok() && found == magic
+}
+
+fn make(place: Place, node: &Path) -> Result<(), String> {
+    let words: &[&str] = match place {
+        Place::Ext4 => &MKFS_EXT4,
+        Place::Xfs => &MKFS_XFS,
+        Place::Devdax => return Ok(()),
+    };
+    let output = Command::new(words[0])
+        .args(&words[1..])
+        .arg(node)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("{}: {error}", words[0]))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{}: {}: {}", words[0], output.status, String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+/// The words of the checker's command.
+pub(crate) fn check_command(place: Place, device: &Path) -> Vec<String> {
+    let device = device.display().to_string();
+    let words = match place {
+        Place::Ext4 => ["/sbin/e2fsck", "-fn", &device],
+        Place::Xfs | Place::Devdax => ["/sbin/xfs_repair", "-n", &device],
+    };
+    words.map(ToOwned::to_owned).to_vec()
+}
+
+/// Runs the checker of an unmounted file system; it changes nothing.
+pub(crate) fn check(place: Place, device: &Path) -> FsckFact {
+    let words = check_command(place, device);
+    let output = Command::new(&words[0]).args(&words[1..]).stdin(Stdio::null()).output();
+    let (status, output) = match output {
+        Ok(output) => {
+            let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+            text.push_str(&String::from_utf8_lossy(&output.stderr));
+            (output.status.code(), end_of(&text))
+        }
+        Err(error) => (None, error.to_string()),
+    };
+    FsckFact { on: place, command: words.join(" "), status, output }
+}
+
+fn end_of(text: &str) -> String {
+    let mut from = text.len().saturating_sub(OUTPUT_BYTES);
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    text[from..].to_owned()
+}
+
+/// Changes one byte of an unmounted file system's metadata that its checker looks at: of the root
+/// inode's link count (ext4), of the first group's count of free blocks (XFS).
+///
+/// # Errors
+/// What reading or writing the device said.
+pub(crate) fn corrupt(place: Place, device: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(device)?;
+    let offset = match place {
+        Place::Ext4 => ext4_root_links(&file)?,
+        Place::Xfs | Place::Devdax => xfs_free_blocks(&file)?,
+    };
+    let mut byte = [0u8];
+    file.read_exact_at(&mut byte, offset)?;
+    file.write_all_at(&[byte[0] ^ 0x55], offset)?;
+    file.sync_all()
+}
+
+fn le(file: &impl FileExt, offset: u64, len: usize) -> io::Result<u64> {
+    let mut bytes = [0u8; 8];
+    file.read_exact_at(&mut bytes[..len], offset)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// Offset of `i_links_count` of inode 2: superblock, first group descriptor, inode table
+/// (fs/ext4/ext4.h: struct ext4_super_block, ext4_group_desc, ext4_inode).
+fn ext4_root_links(file: &impl FileExt) -> io::Result<u64> {
+    const SUPER: u64 = 1024;
+    let block_size = 1024u64 << le(file, SUPER + 0x18, 4)?.min(6);
+    let inode_size = le(file, SUPER + 0x58, 2)?;
+    let descriptors = if block_size == 1024 { 2 * block_size } else { block_size };
+    let table = le(file, descriptors + 0x8, 4)?;
+    Ok(table * block_size + inode_size + 0x1a)
+}
+
+/// Offset of the last byte of `agf_freeblks` in the first allocation group: the AGF is the second
+/// sector (fs/xfs/libxfs/xfs_format.h: struct xfs_dsb, xfs_agf).
+fn xfs_free_blocks(file: &impl FileExt) -> io::Result<u64> {
+    let mut sector = [0u8; 2];
+    file.read_exact_at(&mut sector, 102)?;
+    Ok(u64::from(u16::from_be_bytes(sector)) + 55)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_output_is_kept_whole() {
+        assert_eq!(end_of("short"), "short");
+        let long = "ä".repeat(OUTPUT_BYTES);
+        assert!(end_of(&long).len() <= OUTPUT_BYTES);
+        assert!(long.ends_with(&end_of(&long)));
+    }
+}

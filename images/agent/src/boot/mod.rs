@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From the kernel's hand-over to the session: mounts, pmem, file systems, RDMA link, hello.
+//!
+//! What waits runs in threads of its own: on one emulated processor only waiting can overlap.
+//! Trouble goes into the hello; nothing here panics, because PID 1 must not.
+
+pub(crate) mod filesystems;
+mod mounts;
+mod pmem;
+mod rdma_link;
+mod shell;
+
+use std::path::PathBuf;
+use std::thread;
+
+use holdfast_protocol::{Hello, Place, PmemFact, RdmaFact, Reply, VERSION, write_frame};
+use nix::sys::reboot::{RebootMode, reboot};
+
+use crate::clock::now_ms;
+use crate::oracles::mark_log;
+use crate::port::{self, Port};
+use crate::procfs;
+use crate::session::{Next, Session, Stage};
+
+/// Kernel argument: power off at once. For measuring what the machine itself costs.
+const FLOOR: &str = "holdfast.floor";
+
+/// Kernel argument: a shell on the console, also where a host listens.
+const SHELL: &str = "holdfast.shell";
+
+/// The life of PID 1. `words` are what the kernel handed on from behind `--`.
+pub(crate) fn run(words: &[&str]) -> ! {
+    let started_ms = now_ms();
+    if words.contains(&FLOOR) {
+        power_off();
+    }
+    let mount_trouble = mounts::mount_all();
+    let arguments = procfs::command_line();
+    if arguments.iter().any(|word| word == FLOOR) {
+        power_off();
+    }
+    if !mount_trouble.is_empty() {
+        say(&mount_trouble.join("; "));
+    }
+    let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
+    let (hello, stage) = get_ready(started_ms);
+    let node = port::find().filter(|_| !arguments.iter().any(|word| word == SHELL));
+    match node {
+        Some(node) => serve(&node, &hello, stage),
+        None => shell::run(&hello),
+    }
+    power_off()
+}
+
+/// Prepares everything and says how it went.
+fn get_ready(started_ms: u64) -> (Hello, Stage) {
+    let link = thread::spawn(|| timed("rdma", rdma_link::bring_up));
+    let dimms: Vec<_> = pmem::find()
+        .into_iter()
+        .map(|dimm| {
+            let place = dimm.place;
+            (place, thread::spawn(move || timed(&format!("{place:?}"), || prepare(&dimm))))
+        })
+        .collect();
+    let pmem: Vec<PmemFact> = dimms
+        .into_iter()
+        .map(|(place, thread)| {
+            thread.join().unwrap_or_else(|_| PmemFact {
+                place,
+                device: String::new(),
+                mount: String::new(),
+                trouble: "the agent's preparation died".to_owned(),
+            })
+        })
+        .collect();
+    let rdma = link.join().unwrap_or_else(|_| RdmaFact {
+        device: String::new(),
+        active: false,
+        gid_index: None,
+        trouble: "the agent's preparation died".to_owned(),
+    });
+    let stage = stage(&pmem, &rdma);
+    let uname = nix::sys::utsname::uname();
+    let text = |of: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
+        uname.as_ref().map(|uname| of(uname).to_string_lossy().into_owned()).unwrap_or_default()
+    };
+    let hello = Hello {
+        protocol: VERSION,
+        agent: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: text(|uname| uname.release()),
+        build: text(|uname| uname.version()),
+        started_ms,
+        ready_ms: now_ms(),
+        pmem,
+        rdma,
+        cpus: thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+    };
+    for trouble in hello.pmem.iter().map(|pmem| &pmem.trouble).chain([&hello.rdma.trouble]) {
+        if !trouble.is_empty() {
+            say(trouble);
+        }
+    }
+    let _ = mark_log(&format!("holdfast: ready, {} ms since the agent started", hello.ready_ms - started_ms));
+    (hello, stage)
+}
+
+/// Makes one NVDIMM what it is to be.
+fn prepare(dimm: &pmem::Dimm) -> PmemFact {
+    let mut fact =
+        PmemFact { place: dimm.place, device: String::new(), mount: String::new(), trouble: String::new() };
+    let result = dimm.prepare().and_then(|prepared| {
+        fact.device = prepared.node.display().to_string();
+        if dimm.place == Place::Devdax {
+            return Ok(());
+        }
+        let folder = filesystems::mount(dimm.place, &prepared)?;
+        fact.mount = folder.display().to_string();
+        Ok(())
+    });
+    if let Err(why) = result {
+        fact.trouble = why;
+    }
+    fact
+}
+
+/// Where the session finds what is ready.
+fn stage(pmem: &[PmemFact], rdma: &RdmaFact) -> Stage {
+    let mut stage = Stage { in_guest: true, ..Stage::default() };
+    for fact in pmem.iter().filter(|fact| fact.trouble.is_empty()) {
+        if fact.place == Place::Devdax {
+            stage.places.insert(fact.place, PathBuf::from(&fact.device));
+        } else {
+            stage.places.insert(fact.place, PathBuf::from(&fact.mount));
+            stage.devices.insert(fact.place, PathBuf::from(&fact.device));
+        }
+    }
+    stage.rdma = rdma.gid_index.filter(|_| rdma.active).map(|index| (rdma.device.clone(), index));
+    stage
+}
+
+fn serve(node: &PathBuf, hello: &Hello, stage: Stage) {
+    let mut port = match Port::open(node) {
+        Ok(port) => port,
+        Err(error) => return say(&format!("{}: {error}", node.display())),
+    };
+    if let Err(error) = write_frame(&mut port, &Reply::Hello(hello.clone())) {
+        say(&format!("saying hello: {error}"));
+    }
+    let mut session = Session::new(stage);
+    loop {
+        match session.serve(&mut port) {
+            Ok(Next::PowerOff) => return,
+            Ok(Next::Closed) => {}
+            Err(error) => {
+                say(&error.to_string());
+                port.drain();
+            }
+        }
+    }
+}
+
+/// Runs a phase of the boot and notes in the kernel log how long it took.
+fn timed<T>(name: &str, phase: impl FnOnce() -> T) -> T {
+    let before = now_ms();
+    let result = phase();
+    let _ = mark_log(&format!("holdfast: {name} took {} ms", now_ms() - before));
+    result
+}
+
+/// A line on the console.
+fn say(text: &str) {
+    eprintln!("holdfast: {text}");
+}
+
+/// Switches the machine off. Dirty data is not waited for: the oracles have unmounted what counts,
+/// and a file system that hangs must not keep the machine.
+fn power_off() -> ! {
+    let _ = reboot(RebootMode::RB_POWER_OFF);
+    // Not PID 1, or not root: nothing to switch off.
+    std::process::exit(1)
+}
+
+/// Names of places for folders and messages.
+fn place_name(place: Place) -> &'static str {
+    match place {
+        Place::Ext4 => "ext4",
+        Place::Xfs => "xfs",
+        Place::Devdax => "devdax",
+    }
+}
+
+/// All places by the order of their NVDIMMs.
+const PLACES: [Place; 3] = [Place::Ext4, Place::Xfs, Place::Devdax];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_ready_is_on_stage() {
+        let fact = |place, trouble: &str| PmemFact {
+            place,
+            device: format!("/dev/{}", place_name(place)),
+            mount: format!("/mnt/{}", place_name(place)),
+            trouble: trouble.to_owned(),
+        };
+        let rdma =
+            RdmaFact { device: "rxe0".into(), active: false, gid_index: Some(1), trouble: String::new() };
+        let stage = stage(&[fact(Place::Ext4, ""), fact(Place::Xfs, "no"), fact(Place::Devdax, "")], &rdma);
+        let places: BTreeMap<Place, PathBuf> =
+            [(Place::Ext4, "/mnt/ext4".into()), (Place::Devdax, "/dev/devdax".into())].into();
+        assert_eq!(stage.places, places);
+        assert_eq!(stage.devices.keys().collect::<Vec<_>>(), [&Place::Ext4]);
+        assert_eq!(stage.rdma, None);
+    }
+}

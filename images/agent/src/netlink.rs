@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The few netlink requests the guest needs: an address on an interface, an rxe link on it, the
+//! number of memory regions. Saves carrying and executing `ip` and `rdma`.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+};
+
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_CREATE: u16 = 0x400;
+const NLM_F_REPLACE: u16 = 0x100;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const HEADER_BYTES: usize = 16;
+
+/// `RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, command)` of rdma/rdma_netlink.h.
+const fn nldev(command: u16) -> u16 {
+    (5 << 10) + command
+}
+const NLDEV_NEWLINK: u16 = nldev(3);
+const NLDEV_RES_GET: u16 = nldev(9);
+const NLDEV_ATTR_DEV_NAME: u16 = 2;
+const NLDEV_ATTR_RES_SUMMARY: u16 = 15;
+const NLDEV_ATTR_RES_SUMMARY_ENTRY: u16 = 16;
+const NLDEV_ATTR_RES_SUMMARY_ENTRY_NAME: u16 = 17;
+const NLDEV_ATTR_RES_SUMMARY_ENTRY_CURR: u16 = 18;
+const NLDEV_ATTR_NDEV_NAME: u16 = 51;
+const NLDEV_ATTR_LINK_TYPE: u16 = 65;
+
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFF_UP: u32 = 1;
+
+/// The type bits of an attribute's type field; the rest are flags.
+const ATTR_TYPE_MASK: u16 = 0x3fff;
+
+/// Sets an interface up.
+///
+/// # Errors
+/// What the kernel answered.
+pub(crate) fn link_up(index: u32) -> Result<(), Errno> {
+    let mut body = Vec::from([0u8; 4]);
+    body.extend(index.to_ne_bytes());
+    body.extend(IFF_UP.to_ne_bytes());
+    body.extend(IFF_UP.to_ne_bytes());
+    request(SockProtocol::NetlinkRoute, libc::RTM_NEWLINK, 0, &body)
+}
+
+/// Makes a `dummy` interface.
+///
+/// # Errors
+/// What the kernel answered; EEXIST when it is there.
+pub(crate) fn add_dummy(name: &str) -> Result<(), Errno> {
+    let mut body = Vec::from([0u8; 16]);
+    attribute(&mut body, IFLA_IFNAME, &terminated(name));
+    let mut info = Vec::new();
+    attribute(&mut info, IFLA_INFO_KIND, &terminated("dummy"));
+    attribute(&mut body, IFLA_LINKINFO, &info);
+    request(SockProtocol::NetlinkRoute, libc::RTM_NEWLINK, NLM_F_CREATE, &body)
+}
+
+/// Gives an interface an IPv4 address, anew if it has it.
+///
+/// # Errors
+/// What the kernel answered.
+pub(crate) fn set_address(index: u32, address: [u8; 4], prefix: u8) -> Result<(), Errno> {
+    request(
+        SockProtocol::NetlinkRoute,
+        libc::RTM_NEWADDR,
+        NLM_F_CREATE | NLM_F_REPLACE,
+        &address_body(index, address, prefix),
+    )
+}
+
+/// Takes an address away.
+///
+/// # Errors
+/// What the kernel answered.
+pub(crate) fn drop_address(index: u32, address: [u8; 4], prefix: u8) -> Result<(), Errno> {
+    request(SockProtocol::NetlinkRoute, libc::RTM_DELADDR, 0, &address_body(index, address, prefix))
+}
+
+fn address_body(index: u32, address: [u8; 4], prefix: u8) -> Vec<u8> {
+    let mut body = vec![libc::AF_INET as u8, prefix, 0, 0];
+    body.extend(index.to_ne_bytes());
+    attribute(&mut body, IFA_LOCAL, &address);
+    attribute(&mut body, IFA_ADDRESS, &address);
+    body
+}
+
+/// `rdma link add DEVICE type rxe netdev NETDEV`.
+///
+/// # Errors
+/// What the kernel answered.
+pub(crate) fn add_rxe(device: &str, netdev: &str) -> Result<(), Errno> {
+    let mut body = Vec::new();
+    attribute(&mut body, NLDEV_ATTR_DEV_NAME, &terminated(device));
+    attribute(&mut body, NLDEV_ATTR_LINK_TYPE, &terminated("rxe"));
+    attribute(&mut body, NLDEV_ATTR_NDEV_NAME, &terminated(netdev));
+    request(SockProtocol::NetlinkRDMA, NLDEV_NEWLINK, 0, &body)
+}
+
+/// Memory regions in the whole system, as `rdma resource show` counts them.
+///
+/// # Errors
+/// What the kernel answered; EPROTONOSUPPORT without RDMA.
+pub(crate) fn regions() -> Result<u64, Errno> {
+    let socket = open(SockProtocol::NetlinkRDMA)?;
+    transmit(&socket, NLDEV_RES_GET, NLM_F_DUMP, &[])?;
+    let mut regions = 0;
+    receive(&socket, |body| regions += summary(body, "mr"))?;
+    Ok(regions)
+}
+
+/// The current number of one kind of resource in an answer to `RES_GET`.
+fn summary(body: &[u8], kind: &str) -> u64 {
+    let tables = attributes(body).filter(|(attr, _)| *attr == NLDEV_ATTR_RES_SUMMARY);
+    let entries = tables
+        .flat_map(|(_, table)| attributes(table))
+        .filter(|(attr, _)| *attr == NLDEV_ATTR_RES_SUMMARY_ENTRY);
+    let of_kind = entries.filter(|(_, entry)| {
+        let name = attributes(entry).find(|(attr, _)| *attr == NLDEV_ATTR_RES_SUMMARY_ENTRY_NAME);
+        name.is_some_and(|(_, name)| name.strip_suffix(&[0]) == Some(kind.as_bytes()))
+    });
+    of_kind
+        .filter_map(|(_, entry)| attributes(entry).find(|(attr, _)| *attr == NLDEV_ATTR_RES_SUMMARY_ENTRY_CURR))
+        .filter_map(|(_, current)| Some(u64::from_ne_bytes(current.try_into().ok()?)))
+        .sum()
+}
+
+fn terminated(text: &str) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.push(0);
+    bytes
+}
+
+fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let len = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
+    body.extend(len.to_ne_bytes());
+    body.extend(kind.to_ne_bytes());
+    body.extend(value);
+    body.resize(body.len().next_multiple_of(4), 0);
+}
+
+/// The attributes of a body; a malformed one ends them.
+fn attributes(mut body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let header = body.get(..4)?;
+        let len = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let kind = u16::from_ne_bytes([header[2], header[3]]) & ATTR_TYPE_MASK;
+        let value = body.get(4..len)?;
+        body = body.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+fn open(protocol: SockProtocol) -> Result<OwnedFd, Errno> {
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+fn transmit(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> Result<(), Errno> {
+    let len = u32::try_from(HEADER_BYTES + body.len()).map_err(|_| Errno::EMSGSIZE)?;
+    let mut message = Vec::from(len.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+    message.extend([0u8; 8]);
+    message.extend(body);
+    send(socket.as_raw_fd(), &message, MsgFlags::empty()).map(drop)
+}
+
+fn request(protocol: SockProtocol, kind: u16, flags: u16, body: &[u8]) -> Result<(), Errno> {
+    let socket = open(protocol)?;
+    transmit(&socket, kind, flags | NLM_F_ACK, body)?;
+    receive(&socket, |_| ())
+}
+
+/// Hands each message's body to `each` until the kernel says it is done or that it failed.
+fn receive(socket: &OwnedFd, mut each: impl FnMut(&[u8])) -> Result<(), Errno> {
+    let mut buffer = vec![0u8; 64 << 10];
+    loop {
+        let len = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            Err(Errno::EINTR) => continue,
+            other => other?,
+        };
+        let mut left = &buffer[..len];
+        while let Some(header) = left.get(..HEADER_BYTES) {
+            let field = |at: usize| [header[at], header[at + 1], header[at + 2], header[at + 3]];
+            let len = u32::from_ne_bytes(field(0)) as usize;
+            let kind = u16::from_ne_bytes([header[4], header[5]]);
+            let body = left.get(HEADER_BYTES..len).ok_or(Errno::EBADMSG)?;
+            match kind {
+                NLMSG_DONE => return Ok(()),
+                NLMSG_ERROR => {
+                    let code = body.get(..4).and_then(|code| code.try_into().ok()).ok_or(Errno::EBADMSG)?;
+                    let code = i32::from_ne_bytes(code);
+                    return if code == 0 { Ok(()) } else { Err(Errno::from_raw(-code)) };
+                }
+                _ => each(body),
+            }
+            left = left.get(len.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_counts_one_kind() {
+        let entry = |name: &str, count: u64| {
+            let mut entry = Vec::new();
+            attribute(&mut entry, NLDEV_ATTR_RES_SUMMARY_ENTRY_NAME, &terminated(name));
+            attribute(&mut entry, NLDEV_ATTR_RES_SUMMARY_ENTRY_CURR, &count.to_ne_bytes());
+            entry
+        };
+        let mut table = Vec::new();
+        attribute(&mut table, NLDEV_ATTR_RES_SUMMARY_ENTRY, &entry("pd", 2));
+        attribute(&mut table, NLDEV_ATTR_RES_SUMMARY_ENTRY | 0x8000, &entry("mr", 3));
+        let mut body = Vec::new();
+        attribute(&mut body, NLDEV_ATTR_DEV_NAME, &terminated("rxe0"));
+        attribute(&mut body, NLDEV_ATTR_RES_SUMMARY | 0x8000, &table);
+        assert_eq!(summary(&body, "mr"), 3);
+        assert_eq!(summary(&body, "qp"), 0);
+    }
+
+    #[test]
+    fn a_malformed_attribute_ends_the_list() {
+        assert_eq!(attributes(&[1, 0, 0, 0]).count(), 0);
+        assert_eq!(attributes(&[200, 0, 0, 0, 1]).count(), 0);
+        assert_eq!(attributes(&[]).count(), 0);
+    }
+}

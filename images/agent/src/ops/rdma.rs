@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Memory regions and transfers between actors.
+
+use holdfast_protocol::{Access, Handle, Outcome};
+
+use super::{difference, length};
+use crate::actor::{Actor, Done, Stop, Thing, not_issued, wrong_thing};
+use crate::sys::Mapping;
+use crate::verbs::{Direction, Remote};
+use crate::wire::{Aid, More, PairEnd, RemoteRegion};
+
+/// IBV_ACCESS_LOCAL_WRITE, what the local side of a read needs.
+const LOCAL_WRITE: i32 = 1;
+
+fn access_bits(access: &[Access]) -> i32 {
+    let bit = |access: &Access| match access {
+        Access::LOCAL_WRITE => LOCAL_WRITE,
+        Access::REMOTE_WRITE => 1 << 1,
+        Access::REMOTE_READ => 1 << 2,
+    };
+    access.iter().fold(0, |all, access| all | bit(access))
+}
+
+/// ibv_reg_mr(3).
+pub(crate) fn reg_mr(actor: &Actor, map: &Handle, access: &[Access]) -> Result<Done, Stop> {
+    let map = actor.map(map)?;
+    let region = actor.device()?.register(map, access_bits(access))?;
+    let public = RemoteRegion {
+        owner: actor.part.name.clone(),
+        rkey: region.rkey,
+        address: map.start().addr() as u64,
+        len: map.len() as u64,
+    };
+    Ok(Done { value: 0, more: More::Region(public), thing: Some(Thing::Region(region)) })
+}
+
+/// ibv_dereg_mr(3).
+pub(crate) fn dereg_mr(actor: &mut Actor, handle: &Handle) -> Result<Done, Stop> {
+    if !matches!(actor.things.get(handle.id()), Some(Thing::Region(_))) {
+        return Err(wrong_thing(handle, actor.things.get(handle.id()), "memory region"));
+    }
+    if let Some(Thing::Region(region)) = actor.things.remove(handle.id()) {
+        region.deregister()?;
+    }
+    Ok(Done::default())
+}
+
+/// First half of a connection: our queue pair.
+pub(crate) fn make_pair(actor: &mut Actor, peer: String) -> Result<Done, Stop> {
+    let gid_index = gid_index(actor)?;
+    if let Some((old, _)) = actor.pairs.remove(&peer) {
+        old.destroy();
+    }
+    let device = actor.device()?;
+    let gid = device.gid(gid_index)?;
+    let pair = device.create_pair()?;
+    // Any start will do; one that differs per queue pair keeps late packets of an old one out.
+    let psn = pair.number.wrapping_mul(0x9e37) & 0x00ff_ffff;
+    let end = PairEnd { number: pair.number, psn, gid };
+    actor.pairs.insert(peer, (pair, psn));
+    Ok(Done { more: More::Pair(end), ..Done::default() })
+}
+
+/// Second half: connected with the peer's.
+pub(crate) fn join_pair(actor: &Actor, peer: &str, end: PairEnd) -> Result<Done, Stop> {
+    let gid_index = gid_index(actor)?;
+    let (pair, psn) = actor.pairs.get(peer).ok_or_else(|| not_issued(format!("no queue pair for {peer}")))?;
+    pair.connect(gid_index, &end.gid, end.number, (end.psn, *psn))?;
+    Ok(Done::default())
+}
+
+fn gid_index(actor: &Actor) -> Result<u32, Stop> {
+    actor.part.rdma.as_ref().map(|(_, index)| *index).ok_or_else(|| not_issued("the RDMA link is not ready"))
+}
+
+/// RDMA WRITE of a pattern, whose offsets are those of the region.
+pub(crate) fn write(actor: &Actor, aid: &Aid, at_kib: u64, len_kib: u64, seed: u8) -> Result<Done, Stop> {
+    let (at, len) = (length(at_kib)?, length(len_kib)?);
+    let local = Mapping::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, None, 0)?;
+    let _ = local.store(0, len, |offset| holdfast_protocol::pattern_byte(seed, offset + at as u64));
+    transfer(actor, aid, Direction::Write, local, at as u64)?;
+    Ok(Done::default())
+}
+
+/// RDMA READ, compared with a pattern.
+pub(crate) fn read(actor: &Actor, aid: &Aid, at_kib: u64, len_kib: u64, seed: u8) -> Result<Done, Stop> {
+    let (at, len) = (length(at_kib)?, length(len_kib)?);
+    let local = Mapping::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, None, 0)?;
+    // Other bytes than the wanted ones, so that a read that copies nothing is seen.
+    let _ = local.store(0, len, |offset| !holdfast_protocol::pattern_byte(seed, offset + at as u64));
+    let found = transfer(actor, aid, Direction::Read, local, at as u64)?;
+    difference(seed, at as u64, &found).map_or_else(|| Ok(Done::default()), |differs| Err(Stop(differs)))
+}
+
+/// Registers the local buffer, transfers, lets the buffer go: no pin of ours stays behind. Returns
+/// the buffer's bytes after a read.
+fn transfer(actor: &Actor, aid: &Aid, direction: Direction, local: Mapping, at: u64) -> Result<Vec<u8>, Stop> {
+    let target = aid.region.as_ref().ok_or_else(|| not_issued("that memory region was never registered"))?;
+    let device = actor.device()?;
+    let (pair, _) = actor
+        .pairs
+        .get(&target.owner)
+        .ok_or_else(|| not_issued(format!("{} is not connected to {}", actor.part.name, target.owner)))?;
+    let len = u32::try_from(local.len()).map_err(|_| not_issued("a transfer is shorter than 4 GiB"))?;
+    let remote = Remote { address: target.address.wrapping_add(at), rkey: target.rkey };
+    let region = device.register(local, LOCAL_WRITE)?;
+    let status = device.transfer(pair, direction, (local, &region), len, remote);
+    let let_go = region.deregister();
+    let mut found = Vec::new();
+    if direction == Direction::Read {
+        found.reserve(local.len());
+        let _ = local.look(0, local.len(), |_, byte| {
+            found.push(byte);
+            None::<()>
+        });
+    }
+    local.unmap()?;
+    match status?.as_str() {
+        "SUCCESS" => {}
+        status => return Err(Stop(Outcome::Completion(status.to_owned()))),
+    }
+    let_go?;
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn access_bits_are_those_of_verbs_h() {
+        assert_eq!(access_bits(&[]), 0);
+        assert_eq!(access_bits(&[Access::LOCAL_WRITE, Access::REMOTE_WRITE, Access::REMOTE_READ]), 7);
+    }
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Breaking on purpose what the standing oracles watch, and the keeper: a process that outlives
+//! its actor with a pin or a memory region.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+
+use holdfast_protocol::{Outcome, Violation};
+use nix::errno::Errno;
+
+use crate::actor::{Actor, Done, Stop, not_issued};
+use crate::sys::{self, Mapping};
+use crate::verbs::Device;
+use crate::wire::More;
+
+/// LKDTM's trigger.
+const LKDTM: &str = "/sys/kernel/debug/provoke-crash/DIRECT";
+
+/// What a keeper holds, in bytes.
+const KEPT_BYTES: usize = 16 * 4096;
+
+/// Breaks one thing.
+pub(crate) fn violate(actor: &Actor, what: Violation) -> Result<Done, Stop> {
+    match what {
+        Violation::Warn => lkdtm("WARNING"),
+        Violation::Panic => lkdtm("PANIC"),
+        Violation::StickTask => lkdtm("HUNG_TASK"),
+        Violation::LeakPin => keeper("pin"),
+        Violation::LeaveRegion => {
+            let (device, _) =
+                actor.part.rdma.as_ref().ok_or_else(|| not_issued("the RDMA link is not ready"))?;
+            keeper(device)
+        }
+        Violation::CorruptExt4 | Violation::CorruptXfs => {
+            Err(not_issued("the session corrupts, between umount and fsck"))
+        }
+    }
+}
+
+fn lkdtm(crash: &str) -> Result<Done, Stop> {
+    let errno = |error: std::io::Error| Stop::from(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
+    fs::write(LKDTM, crash).map_err(errno)?;
+    Ok(Done::default())
+}
+
+/// Starts a keeper and waits until it holds what it is to hold.
+fn keeper(what: &str) -> Result<Done, Stop> {
+    let trouble = |error: std::io::Error| not_issued(format!("starting a keeper: {error}"));
+    let mut child = Command::new(std::env::current_exe().map_err(trouble)?)
+        .args(["keeper", what])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(trouble)?;
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line).map_err(trouble)?;
+    }
+    match line.trim().parse::<i32>() {
+        Ok(0) => {
+            let pid = i32::try_from(child.id()).map_err(|_| not_issued("the keeper has no pid"))?;
+            Ok(Done { more: More::Keeper(pid), ..Done::default() })
+        }
+        Ok(errno) => Err(Stop(Outcome::Errno(errno))),
+        Err(_) => Err(not_issued("the keeper ended before it held anything")),
+    }
+}
+
+/// The life of a keeper: takes hold, says 0 or an errno on standard output, waits to be killed.
+pub(crate) fn run_keeper(what: &str) -> ! {
+    let held = hold(what);
+    let errno = held.as_ref().map_or_else(|errno| *errno as i32, |_| 0);
+    let mut out = std::io::stdout();
+    let _ = writeln!(out, "{errno}");
+    let _ = out.flush();
+    if held.is_err() {
+        sys::exit_now(1);
+    }
+    loop {
+        nix::unistd::pause();
+    }
+}
+
+/// Whatever is returned must live as long as the process.
+fn hold(what: &str) -> Result<Box<dyn std::any::Any>, Errno> {
+    let map = Mapping::new(KEPT_BYTES, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, None, 0)?;
+    map.populate(true)?;
+    if what == "pin" {
+        let gup = super::gup::open_gup_test()?;
+        sys::gup_pin(gup.as_fd(), map, 0, KEPT_BYTES, true)?;
+        return Ok(Box::new(gup));
+    }
+    let device = Device::open(what)?;
+    let region = device.register(map, 0)?;
+    Ok(Box::new((device, region)))
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The actors as processes: started, written to, listened to, reaped.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use holdfast_protocol::{Outcome, read_frame, write_frame};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::signals;
+use crate::sys;
+use crate::wire::{Answer, Call, Part};
+
+/// One actor as its session sees it.
+pub(super) struct Player {
+    /// Its process.
+    pub(super) pid: i32,
+    /// The step it is in.
+    pub(super) busy: Option<String>,
+    /// How it ended.
+    pub(super) end: Option<Outcome>,
+    stream: File,
+    pidfd: OwnedFd,
+    /// Its end of the stream is closed: only the process is left to wait for.
+    hung_up: bool,
+}
+
+/// What a wait for an actor came to.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// It answered.
+    Answer(Answer),
+    /// It is gone; how it ended.
+    Gone(Outcome),
+    /// Nothing yet.
+    Silence,
+}
+
+/// All actors by name, and the ends of processes that were reaped.
+#[derive(Default)]
+pub(super) struct Cast {
+    pub(super) players: BTreeMap<String, Player>,
+    ends: HashMap<i32, Outcome>,
+}
+
+impl Cast {
+    /// Starts an actor and tells it its part. It answers when it is ready; see [`Cast::hear`].
+    pub(super) fn start(&mut self, part: Part) -> Result<(), String> {
+        let trouble = |error: std::io::Error| format!("starting actor {}: {error}", part.name);
+        let (ours, theirs) = UnixStream::pair().map_err(trouble)?;
+        let program = std::env::current_exe().map_err(trouble)?;
+        let child = Command::new(program)
+            .args(["actor", &part.name])
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .spawn()
+            .map_err(trouble)?;
+        let pid = child.id().cast_signed();
+        let pidfd = sys::pidfd_open(pid).map_err(|errno| trouble(errno.into()))?;
+        let mut stream = File::from(OwnedFd::from(ours));
+        let name = part.name.clone();
+        write_frame(&mut stream, &Call::Play(part)).map_err(|error| format!("actor {name}: {error}"))?;
+        let player = Player { pid, busy: None, end: None, stream, pidfd, hung_up: false };
+        self.players.insert(name, player);
+        Ok(())
+    }
+
+    /// Sends a call. `false` when the actor is gone.
+    pub(super) fn tell(&mut self, name: &str, call: &Call) -> bool {
+        self.players.get_mut(name).is_some_and(|player| write_frame(&mut player.stream, call).is_ok())
+    }
+
+    /// Waits for an actor's next answer or its end.
+    pub(super) fn hear(&mut self, name: &str, wait: Duration) -> Heard {
+        let until = Instant::now() + wait;
+        loop {
+            self.reap();
+            let Some(player) = self.players.get_mut(name) else {
+                return Heard::Gone(Outcome::NotIssued { why: format!("there is no actor {name}") });
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            // An answer that was sent before the end comes first.
+            if player.readable(left) {
+                match read_frame::<Answer>(&mut player.stream) {
+                    Ok(answer) => return Heard::Answer(answer),
+                    Err(_) => player.hung_up = true,
+                }
+                continue;
+            }
+            if let Some(end) = &player.end {
+                return Heard::Gone(end.clone());
+            }
+            if left.is_zero() {
+                return Heard::Silence;
+            }
+        }
+    }
+
+    /// Collects ended processes: actors, and orphans that came to PID 1.
+    pub(super) fn reap(&mut self) {
+        loop {
+            match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => {
+                    self.ends.insert(pid.as_raw(), Outcome::Exited(code));
+                }
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    self.ends.insert(pid.as_raw(), Outcome::Killed(signals::name(signal as i32)));
+                }
+                Err(Errno::EINTR) => {}
+                Ok(WaitStatus::StillAlive) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        for player in self.players.values_mut().filter(|player| player.end.is_none()) {
+            player.end = self.ends.get(&player.pid).cloned();
+        }
+    }
+
+    /// Whether a process that is no actor has ended and was reaped.
+    pub(super) fn has_ended(&mut self, pid: i32) -> bool {
+        self.reap();
+        self.ends.contains_key(&pid)
+    }
+
+    /// The exit status of a reaped process.
+    pub(super) fn end_of(&self, pid: i32) -> Option<&Outcome> {
+        self.ends.get(&pid)
+    }
+}
+
+impl Player {
+    /// Waits until there is something to read, the process has ended, or the time is over. `true`
+    /// when there is something to read (the end of the stream included).
+    fn readable(&self, wait: Duration) -> bool {
+        let flags = PollFlags::POLLIN;
+        let mut fds = vec![PollFd::new(self.pidfd.as_fd(), flags)];
+        if !self.hung_up {
+            fds.push(PollFd::new(self.stream.as_fd(), flags));
+        }
+        // A process that was reaped keeps its pidfd readable: do not wait for it again.
+        let wait = if self.end.is_some() { Duration::ZERO } else { wait };
+        let timeout = PollTimeout::try_from(wait.as_millis().min(60_000) as i32 + i32::from(!wait.is_zero()))
+            .unwrap_or(PollTimeout::MAX);
+        if poll(&mut fds, timeout).is_err() {
+            return false;
+        }
+        fds.get(1).is_some_and(|fd| fd.any().unwrap_or(false))
+    }
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Connecting two actors: each makes a queue pair, the session carries the ends across.
+
+use std::time::{Duration, Instant};
+
+use holdfast_protocol::Outcome;
+
+use super::Session;
+use super::cast::Heard;
+use crate::clock::now_ms;
+use crate::wire::{Answer, Call, More, PairEnd};
+
+/// How long one of the four halves of a connection may take.
+const HALF_TIMEOUT: Duration = Duration::from_secs(20);
+
+impl Session {
+    /// Connects `actor` with `to`; the step is settled afterwards.
+    pub(super) fn connect(&mut self, step: &str, actor: &str, to: &str) {
+        let at_ms = now_ms();
+        let outcome = match self.try_connect(step, actor, to) {
+            Ok(()) => Outcome::Returned(0),
+            Err(outcome) => outcome,
+        };
+        let took_ms = now_ms() - at_ms;
+        let (step_id, actor) = (step.to_owned(), actor.to_owned());
+        self.settle(step, holdfast_protocol::Fact { step: step_id, actor, outcome, at_ms, took_ms });
+    }
+
+    fn try_connect(&mut self, step: &str, actor: &str, to: &str) -> Result<(), Outcome> {
+        if actor == to {
+            return Err(not_issued("an actor cannot be connected with itself"));
+        }
+        if let Some(why) = self.absent(to) {
+            return Err(not_issued(why));
+        }
+        let ours = self.half(actor, |tag| Call::MakePair { tag, peer: to.to_owned() }, step)?;
+        let theirs = self.half(to, |tag| Call::MakePair { tag, peer: actor.to_owned() }, step)?;
+        let (Some(ours), Some(theirs)) = (ours, theirs) else {
+            return Err(not_issued("no queue pair came back"));
+        };
+        self.half(to, |tag| Call::JoinPair { tag, peer: actor.to_owned(), end: ours }, step)?;
+        self.half(actor, |tag| Call::JoinPair { tag, peer: to.to_owned(), end: theirs }, step)?;
+        Ok(())
+    }
+
+    fn half(
+        &mut self,
+        name: &str,
+        call: impl FnOnce(String) -> Call,
+        step: &str,
+    ) -> Result<Option<PairEnd>, Outcome> {
+        // No step id holds a blank, so a late answer cannot be taken for a step's.
+        let want = format!("{step} / connect");
+        if !self.cast.tell(name, &call(want.clone())) {
+            return Err(not_issued(format!("actor {name} cannot be reached")));
+        }
+        let until = Instant::now() + HALF_TIMEOUT;
+        loop {
+            match self.cast.hear(name, until.saturating_duration_since(Instant::now())) {
+                Heard::Answer(Answer { tag, outcome, more, .. }) if tag == want => {
+                    return match (outcome, more) {
+                        (Outcome::Returned(_), More::Pair(end)) => Ok(Some(end)),
+                        (Outcome::Returned(_), _) => Ok(None),
+                        (other, _) => Err(other),
+                    };
+                }
+                Heard::Answer(_) => {}
+                Heard::Gone(_) => return Err(not_issued(format!("actor {name} ended while it was connected"))),
+                Heard::Silence => {
+                    return Err(not_issued(format!("actor {name} did not answer within {HALF_TIMEOUT:?}")));
+                }
+            }
+        }
+    }
+}
+
+fn not_issued(why: impl Into<String>) -> Outcome {
+    Outcome::NotIssued { why: why.into() }
+}

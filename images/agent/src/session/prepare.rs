@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Before the first step: files that are written, synced and shown to be DAX, actors, the mark in
+//! the kernel log, the base line of the oracles.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use holdfast_protocol::{ActorSetup, FileFact, FileSetup, Oracles, Outcome, Place, Setup, pattern_byte};
+use nix::errno::Errno;
+
+use super::cast::Heard;
+use super::{Before, Session};
+use crate::ops::files::read_range;
+use crate::ops::{difference, pattern};
+use crate::oracles;
+use crate::sys::{self, Mapping};
+use crate::wire::{DeclaredFile, Part};
+
+/// How long an actor may take to be ready; a debug kernel under emulation needs seconds.
+const ACTOR_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How much is written at once, in bytes.
+const CHUNK_BYTES: usize = 256 << 10;
+
+impl Session {
+    /// Makes everything ready for the first step.
+    pub(super) fn prepare(&mut self, setup: Setup) -> Result<Vec<FileFact>, String> {
+        if self.before.is_some() {
+            return Err("this guest is already prepared".to_owned());
+        }
+        let Setup { case, files, actors, sysctl } = setup;
+        for (name, value) in &sysctl {
+            self.set_sysctl(name, value)?;
+        }
+        let mut facts = Vec::new();
+        for (name, file) in &files {
+            facts.push(self.make_file(name, file)?);
+        }
+        for file in self.stage.devices.keys().filter_map(|place| self.stage.places.get(place)) {
+            let folder = File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            nix::unistd::syncfs(&folder).map_err(|errno| format!("syncfs {}: {errno}", file.display()))?;
+        }
+        self.start_actors(actors)?;
+        let mark = format!("holdfast: case {case} begins at {} ms", crate::clock::now_ms());
+        let mut before = Oracles::default();
+        if self.stage.in_guest {
+            oracles::mark_log(&mark)?;
+            oracles::clear_warn_once()?;
+            before.pins_before = oracles::pins()?;
+            before.taint.0 = oracles::taint();
+        }
+        self.before = Some(Before { oracles: before, mark });
+        Ok(facts)
+    }
+
+    fn set_sysctl(&self, name: &str, value: &str) -> Result<(), String> {
+        let sound = |word: &str| {
+            !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+        };
+        if !self.stage.in_guest {
+            return Err(format!("sysctl {name}: this is no guest"));
+        }
+        if !name.split('.').all(sound) {
+            return Err(format!("sysctl {name}: not a name like fs.lease-break-time"));
+        }
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        fs::write(&path, value).map_err(|error| format!("sysctl {name} = {value}: {error}"))
+    }
+
+    fn make_file(&mut self, name: &str, setup: &FileSetup) -> Result<FileFact, String> {
+        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+            return Err(format!("file {name:?}: not a plain file name"));
+        }
+        let place = self.stage.places.get(&setup.on);
+        let place =
+            place.ok_or_else(|| format!("file {name}: this machine has no {:?} that is ready", setup.on))?;
+        let path = if setup.on == Place::Devdax { place.clone() } else { place.join(name) };
+        let len = usize::try_from(setup.size_kib).ok().and_then(|kib| kib.checked_mul(1024));
+        let len = len.ok_or_else(|| format!("file {name}: {} KiB are too many", setup.size_kib))?;
+        let trouble = |errno: Errno| format!("file {name} ({}): {errno}", path.display());
+        fill(&path, setup.on, len, setup.pattern)
+            .map_err(|error| format!("file {name} ({}): {error}", path.display()))?;
+        let found = read_range(&path, setup.on, 0, len).map_err(trouble)?;
+        let fact = FileFact {
+            name: name.to_owned(),
+            on: setup.on,
+            statx_dax: setup.on == Place::Devdax || sys::statx_dax(&path).map_err(trouble)?,
+            map_sync: setup.on == Place::Devdax || map_sync(&path),
+            filled: found.len() == len && difference(setup.pattern, 0, &found).is_none(),
+        };
+        self.files.insert(name.to_owned(), DeclaredFile { path, on: setup.on });
+        Ok(fact)
+    }
+
+    /// Starts all actors, then waits for all of them: their start-up overlaps.
+    fn start_actors(&mut self, actors: std::collections::BTreeMap<String, ActorSetup>) -> Result<(), String> {
+        let names: Vec<String> = actors.keys().cloned().collect();
+        for (name, setup) in actors {
+            let part = Part { name, setup, files: self.files.clone(), rdma: self.stage.rdma.clone() };
+            self.cast.start(part)?;
+        }
+        for name in &names {
+            match self.cast.hear(name, ACTOR_TIMEOUT) {
+                Heard::Answer(answer) => match answer.outcome {
+                    Outcome::NotIssued { why } => return Err(format!("actor {name}: {why}")),
+                    _ => {}
+                },
+                Heard::Gone(end) => return Err(format!("actor {name} ended at once: {end:?}")),
+                Heard::Silence => return Err(format!("actor {name} is not ready after {ACTOR_TIMEOUT:?}")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a pattern over the whole length, so that no extent stays unwritten, and syncs it.
+fn fill(path: &Path, on: Place, len: usize, seed: u8) -> std::io::Result<()> {
+    if on == Place::Devdax && !path.is_file() {
+        let device = OpenOptions::new().read(true).write(true).open(path)?;
+        let map = Mapping::new(len, libc::MAP_SHARED, Some(device.as_fd()), 0)?;
+        let _ = map.store(0, len, |at| pattern_byte(seed, at));
+        map.unmap()?;
+        return Ok(());
+    }
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+    for at in (0..len).step_by(CHUNK_BYTES) {
+        file.write_all(&pattern(seed, at as u64, CHUNK_BYTES.min(len - at)))?;
+    }
+    file.sync_all()
+}
+
+/// Whether a MAP_SYNC mapping of the file can be made: on real DAX only.
+fn map_sync(path: &Path) -> bool {
+    let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return false };
+    let flags = libc::MAP_SHARED_VALIDATE | libc::MAP_SYNC;
+    Mapping::new(4096, flags, Some(file.as_fd()), 0).is_ok_and(|map| map.unmap().is_ok())
+}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The system calls that have no safe wrapper, each behind a function that is safe to call.
+//!
+//! Together with [`crate::verbs`] the only place of the agent where `unsafe` may stand.
+#![expect(unsafe_code, reason = "system calls without a safe wrapper")]
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
+
+/// A mapping of this process. Dropping it does nothing: munmap(2) is a step of its own, and what
+/// is still mapped goes with the process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mapping {
+    start: *mut u8,
+    len: usize,
+}
+
+impl Mapping {
+    /// mmap(2) with PROT_READ and PROT_WRITE.
+    ///
+    /// # Errors
+    /// The errno of mmap(2).
+    pub(crate) fn new(len: usize, flags: i32, fd: Option<BorrowedFd<'_>>, offset: u64) -> Result<Self, Errno> {
+        let fd = fd.map_or(-1, |fd| fd.as_raw_fd());
+        let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: no address is asked for and MAP_FIXED is not among the flags callers can name, so
+        // no existing mapping is replaced.
+        let start =
+            unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset) };
+        if start == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        Ok(Self { start: start.cast(), len })
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub(crate) const fn len(self) -> usize {
+        self.len
+    }
+
+    /// Where it starts.
+    #[must_use]
+    pub(crate) const fn start(self) -> *mut u8 {
+        self.start
+    }
+
+    /// munmap(2) of all of it.
+    ///
+    /// # Errors
+    /// The errno of munmap(2).
+    pub(crate) fn unmap(self) -> Result<(), Errno> {
+        // SAFETY: the range came from mmap(2); callers forget the mapping with this call, and no
+        // reference into it is ever handed out.
+        Errno::result(unsafe { libc::munmap(self.start.cast(), self.len) }).map(drop)
+    }
+
+    /// MADV_POPULATE_WRITE, or MADV_POPULATE_READ: fault every page in.
+    ///
+    /// # Errors
+    /// The errno of madvise(2); EFAULT where a store would be SIGBUS.
+    pub(crate) fn populate(self, write: bool) -> Result<(), Errno> {
+        let advice = if write { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
+        // SAFETY: populating changes no byte of the mapping.
+        Errno::result(unsafe { libc::madvise(self.start.cast(), self.len, advice) }).map(drop)
+    }
+
+    /// Stores `byte(offset)` at each offset of a range. A range whose pages are gone kills the
+    /// caller with SIGBUS, as it should.
+    ///
+    /// # Errors
+    /// `None` when the range is not within the mapping.
+    pub(crate) fn store(self, at: usize, len: usize, byte: impl Fn(u64) -> u8) -> Option<()> {
+        if at.checked_add(len)? > self.len {
+            return None;
+        }
+        for index in at..at + len {
+            // SAFETY: within the mapping, checked above; volatile, because another process or a
+            // device may look at the same byte.
+            unsafe { self.start.add(index).write_volatile(byte(index as u64)) };
+        }
+        Some(())
+    }
+
+    /// Loads each byte of a range and hands it to `look` until that returns a value.
+    ///
+    /// # Errors
+    /// The outer `None` when the range is not within the mapping.
+    pub(crate) fn look<T>(
+        self,
+        at: usize,
+        len: usize,
+        mut look: impl FnMut(u64, u8) -> Option<T>,
+    ) -> Option<Option<T>> {
+        if at.checked_add(len)? > self.len {
+            return None;
+        }
+        for index in at..at + len {
+            // SAFETY: within the mapping, checked above; volatile for the reason given in `store`.
+            let byte = unsafe { self.start.add(index).read_volatile() };
+            if let Some(found) = look(index as u64, byte) {
+                return Some(Some(found));
+            }
+        }
+        Some(None)
+    }
+
+    /// vmsplice(2) of `len` bytes at `at` into a pipe: the pipe then holds references to the pages.
+    ///
+    /// # Errors
+    /// The errno of vmsplice(2); EFAULT when the range is not within the mapping.
+    pub(crate) fn vmsplice(self, pipe: BorrowedFd<'_>, at: usize, len: usize) -> Result<usize, Errno> {
+        if at.checked_add(len).is_none_or(|end| end > self.len) {
+            return Err(Errno::EFAULT);
+        }
+        // SAFETY: the kernel only reads the range, which lies within the mapping.
+        let sent = unsafe {
+            let iov = libc::iovec { iov_base: self.start.add(at).cast(), iov_len: len };
+            libc::vmsplice(pipe.as_raw_fd(), &raw const iov, 1, 0)
+        };
+        Errno::result(sent).map(isize::cast_unsigned)
+    }
+}
+
+/// `struct pin_longterm_test` of mm/gup_test.h.
+#[repr(C)]
+struct PinLongtermTest {
+    addr: u64,
+    size: u64,
+    flags: u32,
+}
+
+/// PIN_LONGTERM_TEST_FLAG_USE_WRITE.
+const PIN_USE_WRITE: u32 = 1;
+
+mod gup_ioctl {
+    use super::PinLongtermTest;
+    nix::ioctl_write_ptr!(start, b'g', 7, PinLongtermTest);
+    nix::ioctl_none!(stop, b'g', 8);
+    nix::ioctl_write_ptr!(read, b'g', 9, u64);
+}
+
+/// PIN_LONGTERM_TEST_START of a range of a mapping.
+///
+/// # Errors
+/// The errno of the ioctl; EFAULT when the range is not within the mapping.
+pub(crate) fn gup_pin(
+    gup: BorrowedFd<'_>,
+    map: Mapping,
+    at: usize,
+    len: usize,
+    write: bool,
+) -> Result<(), Errno> {
+    if at.checked_add(len).is_none_or(|end| end > map.len()) {
+        return Err(Errno::EFAULT);
+    }
+    let request = PinLongtermTest {
+        addr: map.start().addr() as u64 + at as u64,
+        size: len as u64,
+        flags: if write { PIN_USE_WRITE } else { 0 },
+    };
+    // SAFETY: the structure has the layout of mm/gup_test.h and outlives the call; the kernel only
+    // pins the pages of the range.
+    unsafe { gup_ioctl::start(gup.as_raw_fd(), &raw const request) }.map(drop)
+}
+
+/// PIN_LONGTERM_TEST_STOP.
+///
+/// # Errors
+/// The errno of the ioctl.
+pub(crate) fn gup_unpin(gup: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: no argument.
+    unsafe { gup_ioctl::stop(gup.as_raw_fd()) }.map(drop)
+}
+
+/// PIN_LONGTERM_TEST_READ: the bytes of all pinned pages; `len` is the size of the pin.
+///
+/// # Errors
+/// The errno of the ioctl.
+pub(crate) fn gup_read(gup: BorrowedFd<'_>, len: usize) -> Result<Vec<u8>, Errno> {
+    // The kernel copies whole pages and does not know the buffer's size.
+    let mut buffer = vec![0u8; len.next_multiple_of(4096)];
+    let address = buffer.as_mut_ptr().expose_provenance() as u64;
+    // SAFETY: the buffer is as long as the pinned pages, whose number the caller knows from its
+    // own PIN_LONGTERM_TEST_START; one pin set exists in the system, and the caller made it.
+    unsafe { gup_ioctl::read(gup.as_raw_fd(), &raw const address) }?;
+    Ok(buffer)
+}
+
+/// STATX_ATTR_DAX of a file.
+///
+/// # Errors
+/// The errno of statx(2).
+pub(crate) fn statx_dax(path: &Path) -> Result<bool, Errno> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: an all-zero statx is a valid value, the path is terminated, and the kernel writes no
+    // more than the structure.
+    let (result, found) = unsafe {
+        let mut found: libc::statx = std::mem::zeroed();
+        let result = libc::statx(libc::AT_FDCWD, path.as_ptr(), 0, libc::STATX_BASIC_STATS, &raw mut found);
+        (result, found)
+    };
+    Errno::result(result)?;
+    Ok(found.stx_attributes & libc::STATX_ATTR_DAX as u64 != 0)
+}
+
+/// pidfd_open(2): a descriptor that becomes readable when the process has ended.
+///
+/// # Errors
+/// The errno of the call.
+pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: plain numbers go in.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = RawFd::try_from(Errno::result(fd)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel just made this descriptor for us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes a descriptor that this process was started with.
+///
+/// # Errors
+/// EBADF when it is not open.
+pub(crate) fn inherited_fd(fd: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: asks only whether the number is open.
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
+    // SAFETY: open, and by the convention between parent and child ours to keep; called once.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// kill(2), with real-time signals, which nix's `Signal` cannot name.
+///
+/// # Errors
+/// The errno of kill(2).
+pub(crate) fn kill(pid: i32, signal: i32) -> Result<(), Errno> {
+    // SAFETY: plain numbers go in.
+    Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// _exit(2).
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: ends the process; nothing of it is looked at again.
+    unsafe { libc::_exit(code) }
+}
+
+/// SIGRTMIN of the C library (34 with glibc: it keeps two for itself).
+#[must_use]
+pub(crate) fn sigrtmin() -> i32 {
+    libc::SIGRTMIN()
+}
+
+/// How many signals the recording handler has seen.
+pub(crate) static SIGNALS_SEEN: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn record(_signal: i32) {
+    SIGNALS_SEEN.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Installs a handler that counts and returns.
+///
+/// # Errors
+/// The errno of sigaction(2).
+pub(crate) fn record_signal(signal: i32, restart: bool) -> Result<(), Errno> {
+    let flags = if restart { SaFlags::SA_RESTART } else { SaFlags::empty() };
+    if let Ok(signal) = Signal::try_from(signal) {
+        let action = SigAction::new(SigHandler::Handler(record), flags, SigSet::empty());
+        // SAFETY: the handler touches one atomic only, which is safe in a signal handler.
+        return unsafe { nix::sys::signal::sigaction(signal, &action) }.map(drop);
+    }
+    // SAFETY: an all-zero sigaction is valid; the handler is the same as above.
+    let result = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = record as extern "C" fn(i32) as usize;
+        action.sa_flags = flags.bits();
+        libc::sigaction(signal, &raw const action, ptr::null_mut())
+    };
+    Errno::result(result).map(drop)
+}

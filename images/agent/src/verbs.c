@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * The part of libibverbs that the agent needs, behind plain functions: the data path of verbs.h
+ * consists of inline functions and macros, which Rust cannot call. Every function returns 0 or an
+ * errno, except where its comment says otherwise.
+ */
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <infiniband/verbs.h>
+
+enum { HF_PORT = 1, HF_CQ_DEPTH = 16, HF_POLL_STEP_NS = 500 * 1000 };
+
+struct hf_device {
+	struct ibv_context *context;
+	struct ibv_pd *pd;
+	struct ibv_cq *cq;
+};
+
+static int hf_errno(void)
+{
+	return errno ? errno : EIO;
+}
+
+int hf_close(struct hf_device *device)
+{
+	if (device->cq)
+		ibv_destroy_cq(device->cq);
+	if (device->pd)
+		ibv_dealloc_pd(device->pd);
+	if (device->context)
+		ibv_close_device(device->context);
+	free(device);
+	return 0;
+}
+
+int hf_open(const char *name, struct hf_device **out)
+{
+	struct ibv_device **list, **at;
+	struct hf_device *device;
+	int err = ENODEV;
+
+	list = ibv_get_device_list(NULL);
+	if (!list)
+		return hf_errno();
+	device = calloc(1, sizeof(*device));
+	if (!device) {
+		ibv_free_device_list(list);
+		return ENOMEM;
+	}
+	for (at = list; *at; at++) {
+		if (strcmp(ibv_get_device_name(*at), name))
+			continue;
+		device->context = ibv_open_device(*at);
+		err = device->context ? 0 : hf_errno();
+		break;
+	}
+	ibv_free_device_list(list);
+	if (!err) {
+		device->pd = ibv_alloc_pd(device->context);
+		if (!device->pd)
+			err = hf_errno();
+	}
+	if (!err) {
+		device->cq = ibv_create_cq(device->context, HF_CQ_DEPTH, NULL, NULL, 0);
+		if (!device->cq)
+			err = hf_errno();
+	}
+	if (err) {
+		hf_close(device);
+		return err;
+	}
+	*out = device;
+	return 0;
+}
+
+int hf_query_gid(struct hf_device *device, int index, uint8_t raw[16])
+{
+	union ibv_gid gid;
+
+	if (ibv_query_gid(device->context, HF_PORT, index, &gid))
+		return hf_errno();
+	memcpy(raw, gid.raw, sizeof(gid.raw));
+	return 0;
+}
+
+int hf_reg_mr(struct hf_device *device, void *address, size_t length, int access, struct ibv_mr **out,
+	      uint32_t *lkey, uint32_t *rkey)
+{
+	/* A function, because the macro of the same name wants a constant access mask to choose. */
+	struct ibv_mr *mr = ibv_reg_mr(device->pd, address, length, access);
+
+	if (!mr)
+		return hf_errno();
+	*out = mr;
+	*lkey = mr->lkey;
+	*rkey = mr->rkey;
+	return 0;
+}
+
+int hf_dereg_mr(struct ibv_mr *mr)
+{
+	return ibv_dereg_mr(mr);
+}
+
+int hf_create_qp(struct hf_device *device, struct ibv_qp **out, uint32_t *number)
+{
+	struct ibv_qp_init_attr init = {
+		.send_cq = device->cq,
+		.recv_cq = device->cq,
+		.cap = { .max_send_wr = 4, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1 },
+		.qp_type = IBV_QPT_RC,
+	};
+	struct ibv_qp_attr attr = {
+		.qp_state = IBV_QPS_INIT,
+		.port_num = HF_PORT,
+		.qp_access_flags = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ,
+	};
+	struct ibv_qp *qp = ibv_create_qp(device->pd, &init);
+	int err;
+
+	if (!qp)
+		return hf_errno();
+	err = ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
+	if (err) {
+		ibv_destroy_qp(qp);
+		return err;
+	}
+	*out = qp;
+	*number = qp->qp_num;
+	return 0;
+}
+
+int hf_destroy_qp(struct ibv_qp *qp)
+{
+	return ibv_destroy_qp(qp);
+}
+
+/* INIT -> RTR -> RTS. A lost peer shows after about (1 + retries) * 4.096 us * 2^timeout = 1.6 s. */
+int hf_connect_qp(struct ibv_qp *qp, int gid_index, const uint8_t gid[16], uint32_t number, uint32_t their_psn,
+		  uint32_t our_psn)
+{
+	struct ibv_qp_attr attr = {
+		.qp_state = IBV_QPS_RTR,
+		.path_mtu = IBV_MTU_1024,
+		.dest_qp_num = number,
+		.rq_psn = their_psn,
+		.max_dest_rd_atomic = 1,
+		.min_rnr_timer = 12,
+		.ah_attr = {
+			.is_global = 1,
+			.port_num = HF_PORT,
+			.grh = { .sgid_index = (uint8_t)gid_index, .hop_limit = 64 },
+		},
+	};
+	int err;
+
+	memcpy(attr.ah_attr.grh.dgid.raw, gid, 16);
+	err = ibv_modify_qp(qp, &attr,
+			    IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
+				    IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
+	if (err)
+		return err;
+	memset(&attr, 0, sizeof(attr));
+	attr.qp_state = IBV_QPS_RTS;
+	attr.timeout = 16;
+	attr.retry_cnt = 5;
+	attr.rnr_retry = 5;
+	attr.sq_psn = our_psn;
+	attr.max_rd_atomic = 1;
+	return ibv_modify_qp(qp, &attr,
+			     IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
+				     IBV_QP_MAX_QP_RD_ATOMIC);
+}
+
+static int64_t hf_now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/*
+ * One RDMA WRITE or READ, then its completion. 0 with the ibv_wc_status in *status, an errno when
+ * the request could not be posted or polled for, ETIMEDOUT when no completion came.
+ */
+int hf_transfer(struct hf_device *device, struct ibv_qp *qp, int is_read, void *local, uint32_t lkey,
+		uint32_t length, uint64_t remote, uint32_t rkey, int64_t timeout_ms, int *status)
+{
+	static uint64_t last_id;
+	struct ibv_sge sge = { .addr = (uintptr_t)local, .length = length, .lkey = lkey };
+	struct ibv_send_wr request = {
+		.wr_id = ++last_id,
+		.sg_list = &sge,
+		.num_sge = 1,
+		.opcode = is_read ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE,
+		.send_flags = IBV_SEND_SIGNALED,
+		.wr.rdma = { .remote_addr = remote, .rkey = rkey },
+	};
+	const struct timespec step = { .tv_nsec = HF_POLL_STEP_NS };
+	const int64_t until_ms = hf_now_ms() + timeout_ms;
+	struct ibv_send_wr *bad = NULL;
+	struct ibv_wc wc;
+	int err = ibv_post_send(qp, &request, &bad);
+
+	if (err)
+		return err;
+	for (;;) {
+		int n = ibv_poll_cq(device->cq, 1, &wc);
+
+		if (n < 0)
+			return EIO;
+		/* A late completion of a request that timed out earlier is passed over. */
+		if (n == 1 && wc.wr_id == request.wr_id) {
+			*status = (int)wc.status;
+			return 0;
+		}
+		if (n == 0) {
+			if (hf_now_ms() >= until_ms)
+				return ETIMEDOUT;
+			nanosleep(&step, NULL);
+		}
+	}
+}

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Verbs: the RDMA device of an actor, its memory regions and queue pairs, over `verbs.c`.
+#![expect(unsafe_code, reason = "calls the C shim over libibverbs")]
+
+use std::ffi::{CString, c_int};
+use std::ptr;
+
+use nix::errno::Errno;
+
+use crate::sys::Mapping;
+
+/// How long a transfer may take before it counts as lost, in milliseconds. Well above the 1.6 s
+/// after which rxe gives up on a peer that does not answer.
+pub(crate) const TRANSFER_TIMEOUT_MS: i64 = 5_000;
+
+#[repr(C)]
+struct RawDevice {
+    _opaque: [u8; 0],
+}
+
+#[repr(C)]
+struct RawRegion {
+    _opaque: [u8; 0],
+}
+
+#[repr(C)]
+struct RawPair {
+    _opaque: [u8; 0],
+}
+
+unsafe extern "C" {
+    fn hf_open(name: *const libc::c_char, out: *mut *mut RawDevice) -> c_int;
+    fn hf_query_gid(device: *mut RawDevice, index: c_int, raw: *mut u8) -> c_int;
+    fn hf_reg_mr(
+        device: *mut RawDevice,
+        address: *mut u8,
+        length: usize,
+        access: c_int,
+        out: *mut *mut RawRegion,
+        lkey: *mut u32,
+        rkey: *mut u32,
+    ) -> c_int;
+    fn hf_dereg_mr(mr: *mut RawRegion) -> c_int;
+    fn hf_create_qp(device: *mut RawDevice, out: *mut *mut RawPair, number: *mut u32) -> c_int;
+    fn hf_destroy_qp(qp: *mut RawPair) -> c_int;
+    fn hf_connect_qp(
+        qp: *mut RawPair,
+        gid_index: c_int,
+        gid: *const u8,
+        number: u32,
+        their_psn: u32,
+        our_psn: u32,
+    ) -> c_int;
+    fn hf_transfer(
+        device: *mut RawDevice,
+        qp: *mut RawPair,
+        is_read: c_int,
+        local: *mut u8,
+        lkey: u32,
+        length: u32,
+        remote: u64,
+        rkey: u32,
+        timeout_ms: i64,
+        status: *mut c_int,
+    ) -> c_int;
+}
+
+/// An open RDMA device with a protection domain and a completion queue. Lives as long as its
+/// process: what it held is let go by the kernel, which is what scenarios look at.
+#[derive(Debug)]
+pub(crate) struct Device(*mut RawDevice);
+
+/// A memory region of this process.
+#[derive(Debug)]
+pub(crate) struct Region {
+    raw: *mut RawRegion,
+    /// The key for local use.
+    pub(crate) lkey: u32,
+    /// The key that a peer needs.
+    pub(crate) rkey: u32,
+}
+
+/// A queue pair of this process.
+#[derive(Debug)]
+pub(crate) struct QueuePair {
+    raw: *mut RawPair,
+    /// Its number, which the peer needs.
+    pub(crate) number: u32,
+}
+
+/// Which way the bytes go, seen from this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// RDMA WRITE.
+    Write,
+    /// RDMA READ.
+    Read,
+}
+
+/// The remote end of a transfer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Remote {
+    /// Address in the owner's region.
+    pub(crate) address: u64,
+    /// The region's key.
+    pub(crate) rkey: u32,
+}
+
+fn check(err: c_int) -> Result<(), Errno> {
+    if err == 0 { Ok(()) } else { Err(Errno::from_raw(err)) }
+}
+
+impl Device {
+    /// Opens a device by name.
+    ///
+    /// # Errors
+    /// ENODEV when there is none of that name; what libibverbs said otherwise.
+    pub(crate) fn open(name: &str) -> Result<Self, Errno> {
+        let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
+        let mut raw = ptr::null_mut();
+        // SAFETY: the name is terminated and `raw` is written on success only.
+        check(unsafe { hf_open(name.as_ptr(), &raw mut raw) })?;
+        Ok(Self(raw))
+    }
+
+    /// The GID at an index of port 1.
+    ///
+    /// # Errors
+    /// What libibverbs said.
+    pub(crate) fn gid(&self, index: u32) -> Result<[u8; 16], Errno> {
+        let mut gid = [0u8; 16];
+        let index = c_int::try_from(index).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: the device is open; a GID has 16 bytes.
+        check(unsafe { hf_query_gid(self.0, index, gid.as_mut_ptr()) })?;
+        Ok(gid)
+    }
+
+    /// ibv_reg_mr(3) of a whole mapping with IBV_ACCESS_* bits.
+    ///
+    /// # Errors
+    /// What the kernel said, EOPNOTSUPP for FS-DAX pages for example.
+    pub(crate) fn register(&self, map: Mapping, access: i32) -> Result<Region, Errno> {
+        let (mut raw, mut lkey, mut rkey) = (ptr::null_mut(), 0, 0);
+        // SAFETY: the device is open. The kernel pins pages of this process for the region; Rust
+        // holds no reference into a `Mapping`, so a device may write to it.
+        check(unsafe {
+            hf_reg_mr(self.0, map.start(), map.len(), access, &raw mut raw, &raw mut lkey, &raw mut rkey)
+        })?;
+        Ok(Region { raw, lkey, rkey })
+    }
+
+    /// A queue pair in state INIT.
+    ///
+    /// # Errors
+    /// What libibverbs said.
+    pub(crate) fn create_pair(&self) -> Result<QueuePair, Errno> {
+        let (mut raw, mut number) = (ptr::null_mut(), 0);
+        // SAFETY: the device is open; both results are written on success only.
+        check(unsafe { hf_create_qp(self.0, &raw mut raw, &raw mut number) })?;
+        Ok(QueuePair { raw, number })
+    }
+
+    /// One transfer between all of `local` and a peer's region, and the name of its completion's
+    /// status without `IBV_WC_`; `TIMEOUT` when none came within [`TRANSFER_TIMEOUT_MS`].
+    ///
+    /// # Errors
+    /// The errno of posting it.
+    pub(crate) fn transfer(
+        &self,
+        pair: &QueuePair,
+        direction: Direction,
+        local: (Mapping, &Region),
+        len: u32,
+        remote: Remote,
+    ) -> Result<String, Errno> {
+        let (map, region) = local;
+        if len as usize > map.len() {
+            return Err(Errno::EFAULT);
+        }
+        let mut status: c_int = -1;
+        // SAFETY: device, pair and region are live handles of libibverbs, the range lies in the
+        // mapping that the region was made of.
+        let result = unsafe {
+            hf_transfer(
+                self.0,
+                pair.raw,
+                c_int::from(direction == Direction::Read),
+                map.start(),
+                region.lkey,
+                len,
+                remote.address,
+                remote.rkey,
+                TRANSFER_TIMEOUT_MS,
+                &raw mut status,
+            )
+        };
+        match check(result) {
+            Ok(()) => Ok(status_name(status)),
+            Err(Errno::ETIMEDOUT) => Ok("TIMEOUT".to_owned()),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+impl Region {
+    /// ibv_dereg_mr(3).
+    ///
+    /// # Errors
+    /// Its errno; the region is gone for us all the same.
+    pub(crate) fn deregister(self) -> Result<(), Errno> {
+        // SAFETY: a live region, given up with this call.
+        check(unsafe { hf_dereg_mr(self.raw) })
+    }
+}
+
+impl QueuePair {
+    /// Connects the pair with a peer's: RTR, then RTS.
+    ///
+    /// # Errors
+    /// What libibverbs said.
+    pub(crate) fn connect(
+        &self,
+        gid_index: u32,
+        gid: &[u8; 16],
+        number: u32,
+        psn: (u32, u32),
+    ) -> Result<(), Errno> {
+        let (theirs, ours) = psn;
+        let gid_index = c_int::try_from(gid_index).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: a live pair; a GID has 16 bytes.
+        check(unsafe { hf_connect_qp(self.raw, gid_index, gid.as_ptr(), number, theirs, ours) })
+    }
+
+    /// ibv_destroy_qp(3).
+    pub(crate) fn destroy(self) {
+        // SAFETY: a live pair, given up with this call.
+        let _ = unsafe { hf_destroy_qp(self.raw) };
+    }
+}
+
+/// Names of `enum ibv_wc_status`, in its order.
+const STATUS_NAMES: [&str; 24] = [
+    "SUCCESS",
+    "LOC_LEN_ERR",
+    "LOC_QP_OP_ERR",
+    "LOC_EEC_OP_ERR",
+    "LOC_PROT_ERR",
+    "WR_FLUSH_ERR",
+    "MW_BIND_ERR",
+    "BAD_RESP_ERR",
+    "LOC_ACCESS_ERR",
+    "REM_INV_REQ_ERR",
+    "REM_ACCESS_ERR",
+    "REM_OP_ERR",
+    "RETRY_EXC_ERR",
+    "RNR_RETRY_EXC_ERR",
+    "LOC_RDD_VIOL_ERR",
+    "REM_INV_RD_REQ_ERR",
+    "REM_ABORT_ERR",
+    "INV_EECN_ERR",
+    "INV_EEC_STATE_ERR",
+    "FATAL_ERR",
+    "RESP_TIMEOUT_ERR",
+    "GENERAL_ERR",
+    "TM_ERR",
+    "TM_RNDV_INCOMPLETE",
+];
+
+fn status_name(status: c_int) -> String {
+    let name = usize::try_from(status).ok().and_then(|at| STATUS_NAMES.get(at));
+    name.map_or_else(|| format!("STATUS_{status}"), |name| (*name).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_have_the_numbers_of_verbs_h() {
+        assert_eq!(status_name(0), "SUCCESS");
+        assert_eq!(status_name(5), "WR_FLUSH_ERR");
+        assert_eq!(status_name(10), "REM_ACCESS_ERR");
+        assert_eq!(status_name(12), "RETRY_EXC_ERR");
+        assert_eq!(status_name(99), "STATUS_99");
+    }
+}

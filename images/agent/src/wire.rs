@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the session and an actor say to each other, in the protocol's frames over the actor's
+//! standard input, which is one end of a socket pair.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+use holdfast_protocol::{ActorSetup, Op, Outcome, Place};
+use serde::{Deserialize, Serialize};
+
+/// A declared file, as an actor finds it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct DeclaredFile {
+    /// Its path.
+    pub(crate) path: PathBuf,
+    /// Where it lives.
+    pub(crate) on: Place,
+}
+
+/// What an actor is told first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Part {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its part of the scenario.
+    pub(crate) setup: ActorSetup,
+    /// All declared files by name.
+    pub(crate) files: BTreeMap<String, DeclaredFile>,
+    /// The RDMA device and the index of the GID to use, when the machine has one.
+    pub(crate) rdma: Option<(String, u32)>,
+}
+
+/// The public part of a memory region: what a peer needs to reach it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RemoteRegion {
+    /// The actor that registered it.
+    pub(crate) owner: String,
+    /// Its key.
+    pub(crate) rkey: u32,
+    /// Its first address.
+    pub(crate) address: u64,
+    /// Its length in bytes.
+    pub(crate) len: u64,
+}
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct PairEnd {
+    /// Number of the queue pair.
+    pub(crate) number: u32,
+    /// Its first packet sequence number.
+    pub(crate) psn: u32,
+    /// The GID of its port.
+    pub(crate) gid: [u8; 16],
+}
+
+/// What the session knows and the acting actor needs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Aid {
+    /// The process that a `kill` names.
+    pub(crate) pid: Option<i32>,
+    /// The region that a transfer names.
+    pub(crate) region: Option<RemoteRegion>,
+}
+
+/// What the session asks of an actor. The tag comes back with the answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Call {
+    /// Be somebody; always first.
+    Play(Part),
+    /// Do one operation.
+    Do {
+        /// Id of the step, which names the result.
+        tag: String,
+        /// What is done.
+        op: Op,
+        /// What the session adds.
+        aid: Aid,
+    },
+    /// Make a queue pair for this peer; an older one goes.
+    MakePair {
+        /// Comes back with the answer.
+        tag: String,
+        /// The other actor.
+        peer: String,
+    },
+    /// Connect that queue pair with the peer's.
+    JoinPair {
+        /// Comes back with the answer.
+        tag: String,
+        /// The other actor.
+        peer: String,
+        /// Its end.
+        end: PairEnd,
+    },
+}
+
+/// What an actor answers to each call.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Answer {
+    /// Of the call.
+    pub(crate) tag: String,
+    /// What came back.
+    pub(crate) outcome: Outcome,
+    /// Uptime when the operation was issued, in milliseconds.
+    pub(crate) at_ms: u64,
+    /// How long it took, in milliseconds.
+    pub(crate) took_ms: u64,
+    /// What else the session must know.
+    pub(crate) more: More,
+}
+
+/// What the session keeps of a result.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) enum More {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// A memory region was registered.
+    Region(RemoteRegion),
+    /// A queue pair was made.
+    Pair(PairEnd),
+    /// A keeper process was left behind.
+    Keeper(i32),
+}
+
+/// A stream whose reads carry on when a signal interrupts it: an actor may have handlers without
+/// SA_RESTART, and a frame must not be cut by one.
+#[derive(Debug)]
+pub(crate) struct Patient<R>(pub(crate) R);
+
+impl<R: Read> Read for Patient<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+impl<W: Write> Write for Patient<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.0.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
