@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use expect::{Expect, describe};
 pub use names::errno_name;
-pub use uses::handles_of;
+pub use uses::{handles_of, name as op_name};
 
 use crate::contract::Contracts;
 use crate::outcome::Kind;

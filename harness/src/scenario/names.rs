@@ -5,7 +5,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 /// Statuses of a work completion other than SUCCESS, without their `IBV_WC_` (ibv_poll_cq(3)).
-pub const COMPLETION_STATUSES: [&str; 22] = [
+pub(super) const COMPLETION_STATUSES: [&str; 22] = [
     "LOC_LEN_ERR",
     "LOC_QP_OP_ERR",
     "LOC_EEC_OP_ERR",
@@ -41,7 +41,7 @@ pub fn errno_name(number: i32) -> String {
 
 /// Number of an errno by its name; the aliases of errno(3) included.
 #[must_use]
-pub fn errno_number(name: &str) -> Option<i32> {
+pub(super) fn errno_number(name: &str) -> Option<i32> {
     let name = match name {
         "ENOTSUP" => "EOPNOTSUPP",
         "EWOULDBLOCK" => "EAGAIN",
@@ -52,13 +52,13 @@ pub fn errno_number(name: &str) -> Option<i32> {
 }
 
 /// All errnos Linux gives to user space.
-pub fn errnos() -> impl Iterator<Item = (i32, String)> {
+pub(super) fn errnos() -> impl Iterator<Item = (i32, String)> {
     (1..=133).filter(|number| Errno::from_raw(*number) != Errno::UnknownErrno).map(|number| (number, errno_name(number)))
 }
 
 /// True for a standard signal name, `SIGRTMIN+n` and `SIGRTMAX-n` included.
 #[must_use]
-pub fn is_signal(name: &str) -> bool {
+pub(super) fn is_signal(name: &str) -> bool {
     let real_time = |prefix| name.strip_prefix(prefix).is_some_and(|n: &str| n.parse::<u8>().is_ok_and(|n| n <= 30));
     name.parse::<Signal>().is_ok()
         || matches!(name, "SIGRTMIN" | "SIGRTMAX")
@@ -67,7 +67,7 @@ pub fn is_signal(name: &str) -> bool {
 }
 
 /// All standard signal names without the real-time ones.
-pub fn signals() -> impl Iterator<Item = &'static str> {
+pub(super) fn signals() -> impl Iterator<Item = &'static str> {
     Signal::iterator().map(Signal::as_str)
 }
 

@@ -88,7 +88,8 @@ pub(super) fn uses(op: &Op) -> Uses<'_> {
 }
 
 /// The operation's name as a scenario writes it.
-pub(super) fn name(op: &Op) -> String {
+#[must_use]
+pub fn name(op: &Op) -> String {
     match serde_json::to_value(op) {
         Ok(serde_json::Value::Object(map)) => map.keys().next().cloned().unwrap_or_default(),
         _ => String::new(),

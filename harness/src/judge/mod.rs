@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From a case's plan and its recorded facts to a verdict. Pure: no clock, no file, no VM, so that
+//! stored facts can be judged again, and altered facts too.
+
+mod oracles;
+mod steps;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use oracles::OracleResult;
+pub use steps::{StepResult, StepStatus, scaled};
+
+use crate::contract::{Contract, PINS_BALANCED};
+use crate::outcome::Kind;
+use crate::plan::{Plan, PlannedCase};
+use crate::record::{End, Record};
+
+/// What the host makes of a case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// One of the closed list.
+    pub kind: Kind,
+    /// The step, or the oracle as `oracle/NAME`, it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// The title of a kernel bug.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// What should have come back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    /// What came back, or why there is no verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub got: Option<String>,
+}
+
+impl Verdict {
+    fn of(kind: Kind) -> Self {
+        Self { kind, step: None, title: None, expected: None, got: None }
+    }
+
+    fn because(kind: Kind, got: impl Into<String>) -> Self {
+        Self { got: Some(got.into()), ..Self::of(kind) }
+    }
+}
+
+/// A case with its verdict: one row of the report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CaseResult {
+    /// Stable id.
+    pub id: String,
+    /// The kernel's name.
+    pub kernel: String,
+    /// The contract it was judged by.
+    pub contract: String,
+    /// It carries every green row of its kernel.
+    pub control: bool,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// It is exactly the verdict that was expected.
+    pub green: bool,
+    /// Every step, played or not.
+    pub steps: Vec<StepResult>,
+    /// Every standing oracle that was consulted.
+    pub oracles: Vec<OracleResult>,
+    /// Clauses this case says something about; true when proved, false when broken.
+    pub clauses: BTreeMap<String, bool>,
+    /// What was seen and expected, but should not go unsaid.
+    pub notes: Vec<String>,
+    /// The whole case, in milliseconds of the host.
+    pub took_ms: u64,
+}
+
+/// Judges one case by itself.
+#[must_use]
+pub fn judge(case: &PlannedCase, contract: &Contract, record: &Record) -> CaseResult {
+    let steps = steps::judge(case, record);
+    let oracles = record.oracles.as_ref().map(oracles::judge).unwrap_or_default();
+    let (undeclared, notes) = splats(contract, record);
+    let verdict = verdict(case, record, &steps, &oracles, undeclared);
+    let green = match &case.ends {
+        Some(ends) => {
+            verdict.kind == ends.verdict && verdict.step == ends.step && verdict.title == ends.title
+        }
+        None => matches!(verdict.kind, Kind::Pass | Kind::NotApplicable),
+    };
+    // A declared end that did not come is red even though nothing else was wrong.
+    let verdict = match (&case.ends, verdict.kind) {
+        (Some(ends), Kind::Pass) => Verdict {
+            kind: Kind::Fail,
+            step: ends.step.clone(),
+            expected: Some(format!("the declared end: {}", ends.verdict.name())),
+            got: Some("every step and oracle was as in a good case".to_owned()),
+            ..verdict
+        },
+        _ => verdict,
+    };
+    let clauses = clauses(case, contract, &steps, &oracles, green && verdict.kind == Kind::Pass);
+    CaseResult {
+        id: case.id.clone(),
+        kernel: case.kernel.clone(),
+        contract: case.contract.clone(),
+        control: case.control,
+        verdict,
+        green,
+        steps,
+        oracles,
+        clauses,
+        notes,
+        took_ms: record.took_ms,
+    }
+}
+
+/// Judges a whole run; a kernel whose controls did not pass has no green row.
+#[must_use]
+pub fn judge_all(plan: &Plan, records: &[Record]) -> Vec<CaseResult> {
+    let mut results: Vec<CaseResult> = plan
+        .cases
+        .iter()
+        .zip(records)
+        .map(|(case, record)| judge(case, &plan.contracts[&case.contract], record))
+        .collect();
+    for kernel in &plan.kernels {
+        let bad_control = results
+            .iter()
+            .find(|one| one.control && one.kernel == kernel.name && one.verdict.kind != Kind::NotApplicable && !one.green)
+            .map(|one| format!("the control {} did not pass ({})", one.id, one.verdict.kind.name()));
+        let any_control = results.iter().any(|one| one.control && one.kernel == kernel.name && one.green);
+        let why = bad_control.or_else(|| (!any_control).then(|| "no control of this kernel was run".to_owned()));
+        let Some(why) = why else { continue };
+        for result in results.iter_mut().filter(|one| one.kernel == kernel.name && one.green) {
+            if result.verdict.kind != Kind::NotApplicable {
+                result.verdict = Verdict::because(Kind::Inconclusive, why.clone());
+                result.green = false;
+                result.clauses.retain(|_, proved| !*proved);
+            }
+        }
+    }
+    results
+}
+
+fn verdict(
+    case: &PlannedCase,
+    record: &Record,
+    steps: &[StepResult],
+    oracles: &[OracleResult],
+    undeclared: Option<String>,
+) -> Verdict {
+    if let Some(why) = &case.excluded {
+        return Verdict::because(Kind::NotApplicable, why.clone());
+    }
+    match &record.end {
+        End::Cancelled => return Verdict::because(Kind::NotRun, "the run was ended before"),
+        End::Fault { why } => return Verdict::because(Kind::Infra, why.clone()),
+        _ => {}
+    }
+    if let Some(title) = undeclared {
+        return Verdict { title: Some(title), ..Verdict::of(Kind::KernelBug) };
+    }
+    match &record.end {
+        End::QemuEnded { how, during } => {
+            return Verdict { step: Some(during.clone()), ..Verdict::because(Kind::Lost, format!("QEMU ended: {how}")) };
+        }
+        End::Deadline { during, after_ms } => {
+            let got = format!("no answer within {:.1} s", *after_ms as f64 / 1000.0);
+            return Verdict { step: Some(during.clone()), ..Verdict::because(Kind::Timeout, got) };
+        }
+        _ => {}
+    }
+    if let Some(why) = precondition(case, record) {
+        return Verdict::because(Kind::Inconclusive, why);
+    }
+    if let Some(bad) = steps.iter().find(|step| step.status.is_red()) {
+        return Verdict {
+            step: Some(bad.id.clone()),
+            expected: Some(bad.expected.clone()),
+            ..Verdict::because(Kind::Fail, bad.got.clone())
+        };
+    }
+    if let Some(bad) = oracles.iter().find(|oracle| !oracle.clean) {
+        return Verdict {
+            step: Some(format!("oracle/{}", bad.name)),
+            expected: Some(bad.expected.clone()),
+            ..Verdict::because(Kind::Fail, bad.got.clone())
+        };
+    }
+    if !steps.iter().any(|step| step.status == StepStatus::AsExpected && step.checked) {
+        return Verdict::because(Kind::Inconclusive, "no step that expects something was applicable");
+    }
+    Verdict::of(Kind::Pass)
+}
+
+/// What had to be so before any result says anything; `None` when all of it was.
+fn precondition(case: &PlannedCase, record: &Record) -> Option<String> {
+    if let Some(bad) = record.config.first() {
+        return Some(format!(
+            "the running kernel has CONFIG_{}={}, {} was requested",
+            bad.option, bad.got, bad.want
+        ));
+    }
+    let Some(hello) = &record.hello else { return Some("the guest never said hello".to_owned()) };
+    let pmem = hello.pmem.iter().map(|pmem| (format!("{:?}", pmem.place).to_lowercase(), &pmem.trouble));
+    let trouble = pmem.chain([("rdma".to_owned(), &hello.rdma.trouble)]).find(|(_, trouble)| !trouble.is_empty());
+    if let Some((what, trouble)) = trouble {
+        return Some(format!("the guest's {what} is not ready: {trouble}"));
+    }
+    for name in case.setup.files.keys() {
+        if !record.files.iter().any(|file| file.name == *name) {
+            return Some(format!("nothing is known of file `{name}`"));
+        }
+    }
+    for file in &record.files {
+        if !(file.statx_dax && file.map_sync) {
+            return Some(format!(
+                "file `{}` is not DAX (statx {}, MAP_SYNC {})",
+                file.name, file.statx_dax, file.map_sync
+            ));
+        }
+        if !file.filled {
+            return Some(format!("file `{}` does not hold its pattern before the first step", file.name));
+        }
+    }
+    match &record.oracles {
+        Some(oracles) if !oracles.log_mark_found => {
+            Some("the mark of this case is gone from the kernel log: splats may have been overwritten".to_owned())
+        }
+        Some(_) => None,
+        None => Some("the standing oracles were not consulted".to_owned()),
+    }
+}
+
+/// The first splat the contract does not declare, and a note for each that it does.
+fn splats(contract: &Contract, record: &Record) -> (Option<String>, Vec<String>) {
+    let log = record.oracles.iter().flat_map(|oracles| oracles.log.iter().map(|line| line.text.as_str()));
+    let seen = crate::splat::splats(log).into_iter().chain(record.console.iter().cloned());
+    let mut undeclared = None;
+    let mut notes = Vec::new();
+    for splat in seen {
+        match contract.splats.iter().find(|declared| declared.title == splat.title) {
+            Some(declared) => {
+                let note = format!("declared: {} ({})", declared.title, declared.reason);
+                if !notes.contains(&note) {
+                    notes.push(note);
+                }
+            }
+            None => undeclared = undeclared.or(Some(splat.title)),
+        }
+    }
+    (undeclared, notes)
+}
+
+fn clauses(
+    case: &PlannedCase,
+    contract: &Contract,
+    steps: &[StepResult],
+    oracles: &[OracleResult],
+    passed: bool,
+) -> BTreeMap<String, bool> {
+    let mut clauses = BTreeMap::new();
+    for (planned, step) in case.steps.iter().zip(steps) {
+        for clause in &planned.proves {
+            match step.status {
+                StepStatus::NotAsExpected => {
+                    clauses.insert(clause.clone(), false);
+                }
+                StepStatus::AsExpected if passed => {
+                    clauses.entry(clause.clone()).or_insert(true);
+                }
+                _ => {}
+            }
+        }
+    }
+    if contract.clauses.contains_key(PINS_BALANCED) && case.ends.is_none() {
+        let balance: Vec<&OracleResult> = oracles.iter().filter(|oracle| oracle.balance).collect();
+        if balance.iter().any(|oracle| !oracle.clean) {
+            clauses.insert(PINS_BALANCED.to_owned(), false);
+        } else if passed && !balance.is_empty() {
+            clauses.insert(PINS_BALANCED.to_owned(), true);
+        }
+    }
+    clauses
+}

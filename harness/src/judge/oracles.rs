@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The standing oracles: what must be so after every case, without being asked.
+//!
+//! Splats are not among them: a kernel bug is a verdict of its own.
+
+use std::fmt::Write as _;
+
+use holdfast_protocol::Oracles;
+use serde::{Deserialize, Serialize};
+
+use crate::scenario::errno_name;
+
+/// What one standing oracle says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OracleResult {
+    /// `pins`, `regions`, `leases`, `stuck`, `umount`, `fsck`.
+    pub name: String,
+    /// All is as it must be.
+    pub clean: bool,
+    /// What must be so.
+    pub expected: String,
+    /// What is so.
+    pub got: String,
+    /// It belongs to the clause `pins-balanced`.
+    pub balance: bool,
+}
+
+/// In the order in which one trouble causes another: a stuck task holds pins, pins hold a mount.
+pub(super) fn judge(seen: &Oracles) -> Vec<OracleResult> {
+    let mut results = Vec::new();
+    let mut say = |name: &str, balance: bool, expected: &str, trouble: Option<String>| {
+        results.push(OracleResult {
+            name: name.to_owned(),
+            clean: trouble.is_none(),
+            expected: expected.to_owned(),
+            got: trouble.unwrap_or_else(|| "so".to_owned()),
+            balance,
+        });
+    };
+    let stuck = seen.stuck.iter().fold(String::new(), |mut text, task| {
+        let calls: Vec<&str> = task.stack.iter().map(|line| line.trim()).take(4).collect();
+        let _ = write!(text, "{} is left ({}) in {}: {} ", task.actor, task.state, task.wchan, calls.join(" < "));
+        text
+    });
+    say("stuck", true, "no actor outlives SIGKILL", (!seen.stuck.is_empty()).then_some(stuck));
+    let taken = seen.pins_after.acquired.saturating_sub(seen.pins_before.acquired);
+    let released = seen.pins_after.released.saturating_sub(seen.pins_before.released);
+    let pins = format!("{taken} pages pinned, {released} released");
+    say("pins", true, "as many pages released as pinned", (taken != released).then_some(pins));
+    let regions = format!("{} left", seen.regions_left);
+    say("regions", true, "no memory region left", (seen.regions_left != 0).then_some(regions));
+    say("leases", true, "no lease left", (!seen.leases_left.is_empty()).then(|| seen.leases_left.join("; ")));
+    let umount: Vec<String> = seen
+        .umount
+        .iter()
+        .filter(|one| one.errno != 0)
+        .map(|one| format!("{:?}: {}", one.on, errno_name(one.errno)))
+        .collect();
+    let umount = if seen.umount.is_empty() { vec!["no umount was tried".to_owned()] } else { umount };
+    say("umount", false, "both file systems unmount", (!umount.is_empty()).then(|| umount.join("; ")));
+    let fsck: Vec<String> = seen
+        .fsck
+        .iter()
+        .filter(|one| one.status != Some(0))
+        .map(|one| {
+            let status = one.status.map_or("did not run".to_owned(), |status| format!("status {status}"));
+            format!("{} on {:?}: {status}: {}", one.command, one.on, one.output.trim())
+        })
+        .collect();
+    let fsck = if seen.fsck.is_empty() { vec!["no checker ran".to_owned()] } else { fsck };
+    say("fsck", false, "both file systems check clean", (!fsck.is_empty()).then(|| fsck.join("; ")));
+    results
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Each step's fact against its expectation and its bounds in time.
+
+use holdfast_protocol::{Fact, Outcome};
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{PlannedCase, PlannedStep};
+use crate::record::Record;
+use crate::scenario::{Action, describe};
+
+/// What became of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepStatus {
+    /// It came back as expected.
+    AsExpected,
+    /// It came back otherwise.
+    NotAsExpected,
+    /// The contract rules it out.
+    NotApplicable,
+    /// It was planned and could not be issued, or was never reached.
+    NotRun,
+}
+
+impl StepStatus {
+    /// It makes its case red.
+    #[must_use]
+    pub const fn is_red(self) -> bool {
+        matches!(self, Self::NotAsExpected | Self::NotRun)
+    }
+}
+
+/// One step of one case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepResult {
+    /// Its id.
+    pub id: String,
+    /// What it does, in a few words.
+    pub label: String,
+    /// What became of it.
+    pub status: StepStatus,
+    /// What should have come back.
+    pub expected: String,
+    /// What came back, or why it did not run.
+    pub got: String,
+    /// From issue to return, in milliseconds of the guest.
+    pub took_ms: u64,
+    /// It compares a result (a `start` does not).
+    pub checked: bool,
+}
+
+/// All steps of a case, played or not.
+pub(super) fn judge(case: &PlannedCase, record: &Record) -> Vec<StepResult> {
+    let mut results: Vec<StepResult> = case.steps.iter().map(|step| one(step, record)).collect();
+    // A refusal counts only next to its twin.
+    for nr in 0..results.len() {
+        let Some(twin) = &case.steps[nr].twin else { continue };
+        let shown = results.iter().any(|step| step.id == *twin && step.status == StepStatus::AsExpected);
+        if results[nr].status == StepStatus::AsExpected && !shown {
+            results[nr].status = StepStatus::NotRun;
+            results[nr].got = format!("{}, but its twin `{twin}` did not succeed", results[nr].got);
+        }
+    }
+    results
+}
+
+fn one(step: &PlannedStep, record: &Record) -> StepResult {
+    let fact = record.facts.get(&step.id);
+    let expected = expected(step, record.pace);
+    let (status, got) = match (&step.excluded, fact) {
+        (Some(why), _) => (StepStatus::NotApplicable, why.clone()),
+        (None, None) => (StepStatus::NotRun, "never reached".to_owned()),
+        (None, Some(fact)) => compare(step, fact, record.pace),
+    };
+    StepResult {
+        id: step.id.clone(),
+        label: step.label(),
+        status,
+        expected,
+        got,
+        took_ms: fact.map_or(0, |fact| fact.took_ms),
+        checked: !matches!(step.action, Action::Start { .. }),
+    }
+}
+
+fn expected(step: &PlannedStep, pace: f64) -> String {
+    let mut text = match &step.action {
+        Action::Start { .. } => "issued".to_owned(),
+        Action::Still { for_ms, .. } => format!("blocks for {} ms", scaled(*for_ms, pace)),
+        _ => step.expect.to_string(),
+    };
+    if let Some(bound) = step.not_before_ms {
+        text += &format!(", not before {} ms", scaled(bound, pace));
+    }
+    if let Some(bound) = step.not_after_ms {
+        text += &format!(", within {} ms", scaled(bound, pace));
+    }
+    text
+}
+
+fn compare(step: &PlannedStep, fact: &Fact, pace: f64) -> (StepStatus, String) {
+    let got = describe(&fact.outcome);
+    if matches!(fact.outcome, Outcome::NotIssued { .. }) {
+        return (StepStatus::NotRun, got);
+    }
+    let admitted = match &step.action {
+        Action::Start { .. } => true,
+        Action::Still { for_ms, .. } => {
+            // The call must have been watched for as long as the step says.
+            matches!(fact.outcome, Outcome::Blocked { .. }) && fact.took_ms >= scaled(*for_ms, pace)
+        }
+        Action::Do { .. } | Action::Await { .. } => step.expect.admits(&fact.outcome),
+    };
+    let blocked = matches!(fact.outcome, Outcome::Blocked { .. });
+    let late = match &step.action {
+        Action::Do { .. } if !blocked => fact.took_ms > scaled(step.wait_ms, pace) + CLOCK_SLACK_MS,
+        _ => false,
+    };
+    let early = step.not_before_ms.is_some_and(|bound| fact.took_ms < scaled(bound, pace));
+    let late = late || step.not_after_ms.is_some_and(|bound| fact.took_ms > scaled(bound, pace));
+    if admitted && !early && !late {
+        (StepStatus::AsExpected, got)
+    } else {
+        (StepStatus::NotAsExpected, format!("{got} after {} ms", fact.took_ms))
+    }
+}
+
+/// Between the wait of the guest's session and the time stamp it takes lie a few system calls.
+const CLOCK_SLACK_MS: u64 = 200;
+
+/// A time of a scenario on this machine and kernel.
+#[must_use]
+pub fn scaled(ms: u64, pace: f64) -> u64 {
+    (ms as f64 * pace).round() as u64
+}

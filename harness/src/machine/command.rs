@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! QEMU's command line, and the script that boots the same machine without Holdfast.
+
+use std::fmt::Write as _;
+
+use holdfast_protocol::PORT_NAME;
+
+use super::{Machine, pmem_file};
+
+/// Who sits at the machine's ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// Holdfast: sockets in the working directory, the console into a file there.
+    Host,
+    /// A person: the console on the terminal.
+    Terminal,
+}
+
+/// Socket of the agent's port, in QEMU's working directory.
+pub(super) const AGENT_SOCKET: &str = "agent.sock";
+/// Socket of QMP.
+pub(super) const QMP_SOCKET: &str = "qmp.sock";
+/// The serial console.
+pub const CONSOLE: &str = "console.log";
+
+/// Kernel arguments every guest gets: a crash is a prompt end of QEMU, warnings reach the console.
+const APPEND: &str = "console=ttyS0 loglevel=5 oops=panic panic=-1";
+
+/// QEMU's arguments, without the program's name; file names are relative to the case's folder.
+#[must_use]
+pub fn arguments(machine: &Machine, ports: Ports) -> Vec<String> {
+    let mut args: Vec<String> = Vec::new();
+    let mut add = |option: &str, value: String| args.extend([format!("-{option}"), value]);
+    let pmem_mib: u64 = machine.pmem.iter().map(|device| device.size_mib).sum();
+    let accelerator = machine.accelerator.kind.name();
+    add("name", "holdfast".into());
+    add("machine", format!("q35,nvdimm=on,accel={accelerator}"));
+    add("cpu", "max".into());
+    add("smp", machine.cpus.to_string());
+    let slots = machine.pmem.len();
+    add("m", format!("{}M,slots={slots},maxmem={}M", machine.memory_mib, machine.memory_mib + pmem_mib));
+    add("kernel", machine.kernel.display().to_string());
+    add("initrd", machine.initrd.display().to_string());
+    add("append", format!("{APPEND} {}", machine.append).trim_end().to_owned());
+    add("display", "none".into());
+    for (nr, device) in machine.pmem.iter().enumerate() {
+        let (file, size) = (pmem_file(device.place), device.size_mib);
+        add("object", format!("memory-backend-file,id=mem{nr},share=on,mem-path={file},size={size}M"));
+        add("device", format!("nvdimm,id=nvdimm{nr},memdev=mem{nr}"));
+    }
+    match ports {
+        Ports::Host => {
+            add("serial", format!("file:{CONSOLE}"));
+            add("device", "virtio-serial-pci".into());
+            add("chardev", format!("socket,id=agent,path={AGENT_SOCKET}"));
+            add("device", format!("virtserialport,chardev=agent,name={PORT_NAME}"));
+            add("chardev", format!("socket,id=qmp,path={QMP_SOCKET}"));
+            add("mon", "chardev=qmp,mode=control".into());
+        }
+        Ports::Terminal => add("serial", "mon:stdio".into()),
+    }
+    args.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(String::from));
+    args
+}
+
+/// A shell script that boots the same kernel and image by itself, console on the terminal, on
+/// copies of the case's pmem files; where they are gone it starts with empty ones.
+#[must_use]
+pub fn script(machine: &Machine) -> String {
+    let mut text = String::from(
+        "#!/bin/sh\n\
+         # The same kernel, image and machine without Holdfast, console on this terminal (leave with ctrl-a x).\n\
+         # It works on copies: the evidence beside this script stays as it is.\n\
+         set -eu\n\
+         here=$(cd \"$(dirname \"$0\")\" && pwd)\n\
+         copy=$(mktemp -d \"${TMPDIR:-/tmp}/holdfast-shell-XXXXXX\")\n\
+         trap 'rm -rf \"$copy\"' EXIT\n\
+         trap 'exit 130' INT TERM HUP\n\
+         cd \"$copy\"\n",
+    );
+    for device in &machine.pmem {
+        let (file, size) = (pmem_file(device.place), device.size_mib);
+        let _ = writeln!(
+            text,
+            "if [ -e \"$here/{file}\" ]; then cp --sparse=always \"$here/{file}\" {file}; else truncate -s {size}M {file}; fi"
+        );
+    }
+    let _ = write!(text, "{}", quoted(&machine.qemu.display().to_string()));
+    for argument in arguments(machine, Ports::Terminal) {
+        let _ = write!(text, "{}{}", if argument.starts_with('-') { " \\\n  " } else { " " }, quoted(&argument));
+    }
+    text.push_str(" \"$@\"\n");
+    text
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=.,:/+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::accel::{Accelerator, Kind};
+    use super::super::default_pmem;
+    use super::*;
+
+    fn machine() -> Machine {
+        Machine {
+            qemu: "qemu-system-x86_64".into(),
+            accelerator: Accelerator { kind: Kind::Tcg, why: String::new() },
+            kernel: "/k/bzImage".into(),
+            initrd: "/i/it's.cpio".into(),
+            append: "lockdep".into(),
+            cpus: 1,
+            memory_mib: 512,
+            pmem: default_pmem(),
+        }
+    }
+
+    #[test]
+    fn the_host_sits_at_sockets_in_the_working_directory() {
+        insta::assert_snapshot!(arguments(&machine(), Ports::Host).join("\n"));
+    }
+
+    #[test]
+    fn the_script_is_whole() {
+        insta::assert_snapshot!(script(&machine()));
+    }
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The machine: what QEMU is given, how it is started, spoken to and stopped. Nothing else starts
+//! or kills a VM.
+
+pub mod accel;
+mod command;
+mod qmp;
+mod vm;
+
+use std::path::PathBuf;
+
+use holdfast_protocol::{Device, Place};
+
+pub use command::{CONSOLE, Ports, arguments, script};
+pub use vm::{Broken, Cancel, Vm, cancel_pair};
+
+use self::accel::Accelerator;
+
+/// What a guest runs on.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The emulator.
+    pub qemu: PathBuf,
+    /// How it executes.
+    pub accelerator: Accelerator,
+    /// Kernel image.
+    pub kernel: PathBuf,
+    /// initramfs.
+    pub initrd: PathBuf,
+    /// Kernel arguments added to Holdfast's own.
+    pub append: String,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory without the pmem.
+    pub memory_mib: u64,
+    /// The NVDIMMs, in order.
+    pub pmem: Vec<Device>,
+}
+
+/// The emulator's name on the PATH.
+pub const QEMU: &str = "qemu-system-x86_64";
+
+/// The NVDIMMs of a case. XFS wants at least 300 MiB (mkfs.xfs); the others are as small as an
+/// ext4 with a journal and a 16 MiB aligned namespace allow.
+#[must_use]
+pub fn default_pmem() -> Vec<Device> {
+    vec![
+        Device { place: Place::Ext4, size_mib: 128 },
+        Device { place: Place::Xfs, size_mib: 320 },
+        Device { place: Place::Devdax, size_mib: 64 },
+    ]
+}
+
+/// Name of the backing file of an NVDIMM, in the case's folder.
+#[must_use]
+pub fn pmem_file(place: Place) -> &'static str {
+    match place {
+        Place::Ext4 => "pmem-ext4.img",
+        Place::Xfs => "pmem-xfs.img",
+        Place::Devdax => "pmem-devdax.img",
+    }
+}

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The plan: kernels x scenarios, with everything a contract decides already decided.
+//!
+//! What a contract rules out is not-applicable here, before anything boots; never later, by what a
+//! step returned.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use globset::{GlobBuilder, GlobMatcher};
+use holdfast_protocol::Setup;
+use serde::{Deserialize, Serialize};
+
+use crate::contract::{Contract, Contracts};
+use crate::outcome::bad_input;
+use crate::scenario::{Action, Ending, Expect, PLANS, Scenario, handles_of};
+use crate::yaml::{Document, nearest, unknown_word};
+
+/// Waits of a `do` or `await` step without `within_ms`, in unscaled milliseconds.
+pub const DEFAULT_WAIT_MS: u64 = 2_000;
+
+/// Everything a run will do. Stored in the run folder; the reports are made from it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// Version of this form.
+    pub format: u32,
+    /// The kernels, in order.
+    pub kernels: Vec<PlannedKernel>,
+    /// The contracts the kernels are judged by.
+    pub contracts: BTreeMap<String, Contract>,
+    /// Every row of the report.
+    pub cases: Vec<PlannedCase>,
+}
+
+/// A kernel and what it is judged by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedKernel {
+    /// Its name.
+    pub name: String,
+    /// The contract, claimed or asked for.
+    pub contract: String,
+}
+
+/// One case on one kernel.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PlannedCase {
+    /// Stable id of the scenario and its matrix combination.
+    pub id: String,
+    /// The kernel's name.
+    pub kernel: String,
+    /// The contract's name.
+    pub contract: String,
+    /// One sentence about it.
+    pub about: String,
+    /// The scenario's file.
+    pub file: PathBuf,
+    /// It carries every green row of its kernel.
+    pub control: bool,
+    /// Why the contract rules it out, if it does.
+    pub excluded: Option<String>,
+    /// What must exist before the first step.
+    pub setup: Setup,
+    /// What is done.
+    pub steps: Vec<PlannedStep>,
+    /// The red verdict that is the expected one.
+    pub ends: Option<Ending>,
+}
+
+/// One step under one contract.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PlannedStep {
+    /// Its id.
+    pub id: String,
+    /// What is done.
+    pub action: Action,
+    /// What must come back.
+    pub expect: Expect,
+    /// How long to wait for it, in unscaled milliseconds.
+    pub wait_ms: u64,
+    /// It must not have come back before, in unscaled milliseconds.
+    pub not_before_ms: Option<u64>,
+    /// It must have come back by then, in unscaled milliseconds.
+    pub not_after_ms: Option<u64>,
+    /// Clauses of this contract that it proves.
+    pub proves: Vec<String>,
+    /// The step that must have succeeded for a refusal to count.
+    pub twin: Option<String>,
+    /// Why it is not applicable under this contract, if it is not.
+    pub excluded: Option<String>,
+}
+
+/// A plan file: which kernels and which cases.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanFile {
+    /// What it is for.
+    pub about: String,
+    /// Kernel names.
+    pub kernels: Vec<String>,
+    /// Globs over case ids.
+    pub cases: Vec<String>,
+}
+
+impl PlanFile {
+    /// Reads `plans/NAME.yaml`.
+    ///
+    /// # Errors
+    /// Bad input, with the nearest plan when there is none of that name.
+    pub fn load(scenarios: &Path, name: &str) -> Result<Self> {
+        let folder = scenarios.join(PLANS);
+        let path = folder.join(format!("{name}.yaml"));
+        if !path.is_file() {
+            let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
+            let names: Vec<String> = entries
+                .filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_string_lossy().into_owned()))
+                .collect();
+            return Err(bad_input(unknown_word("plan", name, names.iter().map(String::as_str))));
+        }
+        Document::read(&path)?.load()
+    }
+}
+
+impl Plan {
+    /// Plans the selected scenarios for every kernel, its controls first.
+    ///
+    /// # Errors
+    /// Bad input when a selector matches nothing or a contract is unknown.
+    pub fn make(
+        scenarios: &[Scenario],
+        contracts: &Contracts,
+        kernels: &[PlannedKernel],
+        selectors: &[String],
+    ) -> Result<Self> {
+        let selected = select(scenarios, contracts, selectors)?;
+        let mut cases = Vec::new();
+        let mut judged_by = BTreeMap::new();
+        for kernel in kernels {
+            let contract = contracts.find(&kernel.contract)?;
+            judged_by.insert(kernel.contract.clone(), contract.clone());
+            let applies = |scenario: &Scenario| scenario.contracts.contains(&kernel.contract);
+            let controls = scenarios.iter().filter(|one| one.control && applies(one));
+            let others = selected.iter().copied().filter(|one| !(one.control && applies(one)));
+            cases.extend(controls.chain(others).map(|scenario| plan_case(scenario, kernel, contract)));
+        }
+        if cases.iter().all(|case| case.excluded.is_some()) {
+            let names: Vec<&str> = kernels.iter().map(|kernel| kernel.contract.as_str()).collect();
+            return Err(bad_input(format!(
+                "nothing of what was selected applies to contract {}: see `list`",
+                names.join(", ")
+            )));
+        }
+        Ok(Self { format: 1, kernels: kernels.to_vec(), contracts: judged_by, cases })
+    }
+}
+
+/// The scenarios that the selectors name; all of them when there are none.
+///
+/// # Errors
+/// Bad input for a selector that matches nothing.
+pub fn select<'a>(
+    scenarios: &'a [Scenario],
+    contracts: &Contracts,
+    selectors: &[String],
+) -> Result<Vec<&'a Scenario>> {
+    let chosen: Vec<Selector> =
+        selectors.iter().map(|text| Selector::parse(text, contracts)).collect::<Result<_>>()?;
+    for (text, selector) in selectors.iter().zip(&chosen) {
+        if !scenarios.iter().any(|scenario| selector.admits(scenario)) {
+            let stems = scenarios.iter().map(|scenario| stem(&scenario.id));
+            let hint = nearest(text, stems).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            return Err(bad_input(format!("no case is called `{text}`{hint} (`list` shows all)")));
+        }
+    }
+    let admitted = |scenario: &&Scenario| chosen.is_empty() || chosen.iter().any(|one| one.admits(scenario));
+    Ok(scenarios.iter().filter(admitted).collect())
+}
+
+/// What a person may write for CASE.
+enum Selector {
+    /// Exactly this id.
+    Exact(String),
+    /// A glob over ids and their stems.
+    Glob(GlobMatcher),
+    /// A scenario's file.
+    File(PathBuf),
+    /// Every case with a step that proves this clause.
+    Clause { contract: String, clause: String },
+}
+
+impl Selector {
+    fn parse(text: &str, contracts: &Contracts) -> Result<Self> {
+        if let Some(name) = text.strip_prefix("clause:") {
+            let (contract, clause) = name
+                .split_once('/')
+                .ok_or_else(|| bad_input(format!("`{text}`: a clause is written clause:CONTRACT/CLAUSE")))?;
+            let known = contracts.find(contract)?;
+            if !known.clauses.contains_key(clause) {
+                let valid = known.clauses.keys().map(String::as_str);
+                return Err(bad_input(format!("{text}: {}", unknown_word("clause", clause, valid))));
+            }
+            return Ok(Self::Clause { contract: contract.to_owned(), clause: clause.to_owned() });
+        }
+        if text.contains('[') && text.contains('=') {
+            return Ok(Self::Exact(text.to_owned()));
+        }
+        let path = Path::new(text);
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            let path = path
+                .canonicalize()
+                .map_err(|error| bad_input(format!("cannot open the scenario {text}: {error}")))?;
+            return Ok(Self::File(path));
+        }
+        let glob = GlobBuilder::new(text).literal_separator(true).build();
+        let glob = glob.map_err(|error| bad_input(format!("`{text}` is no case and no glob: {error}")))?;
+        Ok(Self::Glob(glob.compile_matcher()))
+    }
+
+    fn admits(&self, scenario: &Scenario) -> bool {
+        match self {
+            Self::Exact(id) => scenario.id == *id,
+            Self::Glob(glob) => glob.is_match(&scenario.id) || glob.is_match(stem(&scenario.id)),
+            Self::File(path) => scenario.file.canonicalize().is_ok_and(|file| file == *path),
+            Self::Clause { contract, clause } => {
+                scenario.contracts.contains(contract)
+                    && scenario.steps.iter().any(|step| step.proves.contains(clause))
+            }
+        }
+    }
+}
+
+fn stem(id: &str) -> &str {
+    id.split('[').next().unwrap_or(id)
+}
+
+fn plan_case(scenario: &Scenario, kernel: &PlannedKernel, contract: &Contract) -> PlannedCase {
+    let applies = scenario.contracts.contains(&kernel.contract);
+    let excluded = (!applies).then(|| format!("it says nothing about the contract {}", kernel.contract));
+    let steps = if applies { plan_steps(scenario, &kernel.contract, contract) } else { Vec::new() };
+    PlannedCase {
+        id: scenario.id.clone(),
+        kernel: kernel.name.clone(),
+        contract: kernel.contract.clone(),
+        about: scenario.about.clone(),
+        file: scenario.file.clone(),
+        control: scenario.control,
+        excluded,
+        setup: Setup {
+            case: scenario.id.clone(),
+            files: scenario.files.clone(),
+            actors: scenario.actors.clone(),
+            sysctl: scenario.sysctl.clone(),
+        },
+        steps,
+        ends: scenario.ends.clone(),
+    }
+}
+
+fn plan_steps(scenario: &Scenario, name: &str, contract: &Contract) -> Vec<PlannedStep> {
+    // What later steps cannot build on: refused under this contract, or not applicable itself.
+    let mut missing: BTreeMap<&str, &'static str> = BTreeMap::new();
+    let mut steps = Vec::new();
+    for step in &scenario.steps {
+        let (op, awaited) = match &step.action {
+            Action::Do { op, .. } | Action::Start { op, .. } => (Some(op), None),
+            Action::Await { step } | Action::Still { step, .. } => (None, Some(step.as_str())),
+        };
+        let handles = op.map(handles_of).unwrap_or_default();
+        let needed = handles.into_iter().chain(awaited).chain(step.needs.iter().map(String::as_str));
+        let excluded = needed
+            .filter_map(|id| missing.get(id).map(|why| format!("`{id}` {why} under {name}")))
+            .next();
+        let expect = step.expected(name);
+        if excluded.is_some() {
+            missing.insert(&step.id, "is not applicable");
+        } else if expect.is_refusal() {
+            missing.insert(&step.id, "is refused");
+        }
+        steps.push(PlannedStep {
+            id: step.id.clone(),
+            action: step.action.clone(),
+            expect,
+            wait_ms: step.within_ms.unwrap_or(DEFAULT_WAIT_MS),
+            not_before_ms: step.not_before_ms,
+            not_after_ms: step.not_after_ms,
+            proves: step.proves.iter().filter(|clause| contract.clauses.contains_key(*clause)).cloned().collect(),
+            twin: step.twin.clone(),
+            excluded,
+        });
+    }
+    steps
+}
+
+impl PlannedStep {
+    /// What the step does, in a few words: `owner: reg_mr`, `await cut`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match &self.action {
+            Action::Do { by, op } => format!("{by}: {}", crate::scenario::op_name(op)),
+            Action::Start { by, op } => format!("{by}: start {}", crate::scenario::op_name(op)),
+            Action::Await { step } => format!("await {step}"),
+            Action::Still { step, .. } => format!("still {step}"),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The report on a terminal: a table of cases x kernels, the clauses, then each red case with the
+//! step, what was expected, what came, and where the evidence lies.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::presets::NOTHING;
+use comfy_table::{ContentArrangement, Table};
+
+use super::{ClauseState, Results};
+use crate::judge::{CaseResult, StepStatus};
+use crate::outcome::Kind;
+use crate::runs::case_folder;
+
+const GREEN: Style = AnsiColor::Green.on_default();
+const RED: Style = AnsiColor::Red.on_default().bold();
+const YELLOW: Style = AnsiColor::Yellow.on_default();
+const DIM: Style = Style::new().dimmed();
+
+/// The report, coloured; print it through `anstream`, which takes the colours off where nobody
+/// looks at a terminal.
+#[must_use]
+pub fn render(results: &Results, folder: &Path) -> String {
+    let mut text = String::new();
+    let kernels: Vec<&str> = names(results);
+    let _ = writeln!(text, "\n{}", rows(results, &kernels));
+    let _ = writeln!(text, "\n{}", clauses(results, &kernels));
+    for case in results.cases.iter().filter(|case| !case.green) {
+        red(&mut text, case, folder);
+    }
+    let notes: BTreeSet<String> = results
+        .cases
+        .iter()
+        .flat_map(|case| case.notes.iter().map(|note| format!("{}: {note}", case.kernel)))
+        .collect();
+    for note in notes {
+        let _ = writeln!(text, "{DIM}note{DIM:#}  {note}");
+    }
+    for kernel in &results.kernels {
+        let judged = if kernel.judged_by == kernel.claims { String::new() } else { format!(", claims {}", kernel.claims) };
+        let _ = writeln!(
+            text,
+            "{DIM}kernel{DIM:#}  {}: {} from {}, judged by {}{judged}",
+            kernel.name, kernel.release, kernel.source, kernel.judged_by
+        );
+    }
+    let _ = write!(text, "{}", summary(results, folder));
+    text
+}
+
+fn names(results: &Results) -> Vec<&str> {
+    let mut names = Vec::new();
+    for case in &results.cases {
+        if !names.contains(&case.kernel.as_str()) {
+            names.push(&case.kernel);
+        }
+    }
+    names
+}
+
+fn table(head: &str, kernels: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header([head].into_iter().chain(kernels.iter().copied()));
+    table
+}
+
+fn rows(results: &Results, kernels: &[&str]) -> Table {
+    let mut table = table("case", kernels);
+    let mut seen = BTreeSet::new();
+    for case in &results.cases {
+        if !seen.insert(&case.id) {
+            continue;
+        }
+        let cells = kernels.iter().map(|kernel| {
+            let here = results.cases.iter().find(|one| one.id == case.id && one.kernel == **kernel);
+            here.map_or(String::new(), cell)
+        });
+        table.add_row([case.id.clone()].into_iter().chain(cells));
+    }
+    table
+}
+
+fn cell(case: &CaseResult) -> String {
+    let kind = case.verdict.kind;
+    let (style, word) = match (case.green, kind) {
+        (true, Kind::NotApplicable) => (DIM, "-".to_owned()),
+        (true, Kind::Pass) => (GREEN, "pass".to_owned()),
+        (true, kind) => (GREEN, format!("{} (declared)", kind.name())),
+        (false, Kind::Inconclusive | Kind::NotRun) => (YELLOW, kind.name().to_owned()),
+        (false, kind) => (RED, kind.name().to_uppercase()),
+    };
+    format!("{style}{word}{style:#}")
+}
+
+fn clauses(results: &Results, kernels: &[&str]) -> Table {
+    let mut table = table("clause", kernels);
+    let all: BTreeSet<&String> = results.clauses.values().flat_map(|clauses| clauses.keys()).collect();
+    for clause in all {
+        let cells = kernels.iter().map(|kernel| {
+            let (style, word) = match results.clauses.get(*kernel).and_then(|clauses| clauses.get(clause)) {
+                Some(ClauseState::Holds) => (GREEN, "holds"),
+                Some(ClauseState::Broken) => (RED, "BROKEN"),
+                Some(ClauseState::NotExercised) => (YELLOW, "not exercised"),
+                None => (DIM, "-"),
+            };
+            format!("{style}{word}{style:#}")
+        });
+        table.add_row([clause.clone()].into_iter().chain(cells));
+    }
+    table
+}
+
+fn red(text: &mut String, case: &CaseResult, folder: &Path) {
+    let verdict = &case.verdict;
+    let _ = writeln!(text, "{RED}{}{RED:#}  {} on {}", verdict.kind.name(), case.id, case.kernel);
+    let mut say = |head: &str, what: &str| {
+        let what = what.trim().replace('\n', "\n            ");
+        let _ = writeln!(text, "  {head:9} {what}");
+    };
+    if let Some(title) = &verdict.title {
+        say("title", title);
+    }
+    if let Some(step) = &verdict.step {
+        let label = case.steps.iter().find(|one| one.id == *step).map(|one| format!(" ({})", one.label));
+        say("step", &format!("{step}{}", label.unwrap_or_default()));
+    }
+    if let Some(expected) = &verdict.expected {
+        say("expected", expected);
+    }
+    if let Some(got) = &verdict.got {
+        say(if verdict.expected.is_some() { "got" } else { "because" }, got);
+    }
+    let others: Vec<String> = case
+        .steps
+        .iter()
+        .filter(|step| step.status == StepStatus::NotAsExpected && verdict.step.as_deref() != Some(&step.id))
+        .map(|step| format!("{} ({}): expected {}, got {}", step.id, step.label, step.expected, step.got))
+        .collect();
+    if !others.is_empty() {
+        say("also", &others.join("\n"));
+    }
+    say("evidence", &case_folder(folder, &case.kernel, &case.id).display().to_string());
+}
+
+fn summary(results: &Results, folder: &Path) -> String {
+    let applicable: Vec<&CaseResult> =
+        results.cases.iter().filter(|case| case.verdict.kind != Kind::NotApplicable).collect();
+    let green = applicable.iter().filter(|case| case.green).count();
+    let style = if results.exit == 0 { GREEN } else { RED };
+    let pace = results.host.slowest_pace;
+    let pace = if pace > 1.05 { format!(", slowest guest {pace:.1} times the reference") } else { String::new() };
+    format!(
+        "{style}{green} of {} as expected{style:#} in {:.0} s ({}, {} at a time{pace})\n{DIM}results{DIM:#}  {}\n",
+        applicable.len(),
+        results.took_s,
+        results.host.accelerator.kind.name(),
+        results.host.jobs,
+        folder.display()
+    )
+}

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A run: the plan's kernels are built, its cases played, the records judged, everything stored.
+//!
+//! Builds are synchronous and come first; only playing is asynchronous.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use futures_util::stream::{self, StreamExt as _};
+use serde::Serialize;
+
+use crate::case;
+use crate::home::Home;
+use crate::image;
+use crate::judge::{self, CaseResult};
+use crate::kernel::{self, Built};
+use crate::machine::accel::{self, Accelerator};
+use crate::machine::{Cancel, Machine, QEMU, cancel_pair, default_pmem, script};
+use crate::outcome::{Exit, Interrupted};
+use crate::plan::{Plan, PlannedCase};
+use crate::progress::Progress;
+use crate::record::{End, Record};
+use crate::report::{self, Circumstances, KernelUsed, Results};
+use crate::runs::{PLAN, RECORD, RESULTS, RunFolder, drop_images};
+
+/// How a run is done, beyond its plan.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the run folder goes, instead of the usual place.
+    pub results: Option<std::path::PathBuf>,
+    /// Never use the network.
+    pub offline: bool,
+    /// Cases at the same time.
+    pub jobs: usize,
+    /// Keep the pmem images of passes too.
+    pub keep: bool,
+    /// Kernel arguments added.
+    pub append: String,
+    /// Which accelerator.
+    pub accelerator: accel::Wish,
+    /// What was typed, for the report.
+    pub command: String,
+}
+
+/// The kernels of a plan, by name: what is to be built for each.
+pub type Requests = BTreeMap<String, kernel::Request>;
+
+/// The first Ctrl-C, heard by builds and machines alike.
+#[derive(Clone)]
+pub struct Interrupt {
+    flag: Arc<AtomicBool>,
+    wish: Cancel,
+}
+
+impl Interrupt {
+    /// Listens for SIGINT and SIGTERM. The first asks for an orderly end, the second ends at once.
+    ///
+    /// # Errors
+    /// When no handler can be installed.
+    pub fn listen() -> Result<Self> {
+        let (sender, wish) = cancel_pair();
+        let flag = Arc::new(AtomicBool::new(false));
+        let heard = flag.clone();
+        // A thread of its own: builds are synchronous and must hear it too.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            runtime.block_on(async move {
+                use tokio::signal::unix::{SignalKind, signal};
+                let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+                else {
+                    return;
+                };
+                for count in 1.. {
+                    tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+                    if count > 1 {
+                        std::process::exit(i32::from(Exit::Interrupted.code()));
+                    }
+                    anstream::eprintln!("ending; what was judged is kept (again to end at once)");
+                    heard.store(true, Ordering::Relaxed);
+                    let _ = sender.send(true);
+                }
+            });
+        })?;
+        Ok(Self { flag, wish })
+    }
+
+    /// For builds, which poll.
+    #[must_use]
+    pub fn flag(&self) -> &AtomicBool {
+        &self.flag
+    }
+
+    /// For waits, which race.
+    #[must_use]
+    pub fn wish(&self) -> Cancel {
+        self.wish.clone()
+    }
+}
+
+/// Runs a plan and leaves a run folder with its results.
+///
+/// # Errors
+/// When nothing could be played: a kernel or image that cannot be built, a host without QEMU.
+pub fn run(
+    home: &Home,
+    plan: &Plan,
+    requests: &Requests,
+    settings: &Settings,
+    progress: &Progress,
+    interrupt: &Interrupt,
+) -> Result<(Results, std::path::PathBuf)> {
+    let begun = Instant::now();
+    let folder = RunFolder::create(settings.results.as_deref().unwrap_or(&home.runs))?;
+    store(&folder.path.join(PLAN), plan)?;
+    let accelerator = accel::choose(&home.cache, settings.accelerator)?;
+    if !accelerator.why.is_empty() {
+        progress.say(format!("using {}: {}", accelerator.kind.name(), accelerator.why));
+    }
+    let (machines, used) = machines(home, plan, requests, &accelerator, settings, progress, interrupt)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let records = runtime.block_on(play_all(plan, &machines, &folder, settings, progress, interrupt));
+    let cases = judge::judge_all(plan, &records);
+    for (case, record) in cases.iter().zip(&records) {
+        if case.green && !settings.keep && record.end == End::Complete {
+            drop_images(&folder.case(&case.kernel, &case.id)?);
+        }
+    }
+    let interrupted = interrupt.flag().load(Ordering::Relaxed);
+    let results = report::results(
+        plan,
+        cases,
+        &records,
+        Circumstances { kernels: used, accelerator, settings, took: begun.elapsed(), interrupted },
+    );
+    store(&folder.path.join(RESULTS), &results)?;
+    Ok((results, folder.path.clone()))
+}
+
+/// Builds what the plan needs. A kernel that does not build has rows all the same.
+fn machines(
+    home: &Home,
+    plan: &Plan,
+    requests: &Requests,
+    accelerator: &Accelerator,
+    settings: &Settings,
+    progress: &Progress,
+    interrupt: &Interrupt,
+) -> Result<(Machines, Vec<KernelUsed>)> {
+    let options = kernel::Options { offline: settings.offline, jobs: None };
+    let image = image::ensure(home, image::DEFAULT)?;
+    let mut machines = BTreeMap::new();
+    let mut used = Vec::new();
+    for planned in &plan.kernels {
+        let built = kernel::ensure(home, &requests[&planned.name], &options, progress, interrupt.flag());
+        let machine = match built {
+            Err(_) if interrupt.flag().load(Ordering::Relaxed) => return Err(Interrupted.into()),
+            Err(error) if Exit::of_error(&error) == Exit::BadInput => return Err(error),
+            Err(error) => {
+                let why = format!("kernel {}: {error:#}", planned.name);
+                progress.say(&why);
+                Err(why)
+            }
+            Ok(built) => {
+                used.push(KernelUsed::new(planned, &built.manifest));
+                Ok((machine(&built, &image, accelerator, settings), built))
+            }
+        };
+        machines.insert(planned.name.clone(), machine);
+    }
+    Ok((machines, used))
+}
+
+fn machine(built: &Built, image: &image::Image, accelerator: &Accelerator, settings: &Settings) -> Machine {
+    Machine {
+        qemu: QEMU.into(),
+        accelerator: accelerator.clone(),
+        kernel: built.bzimage(),
+        initrd: image.path.clone(),
+        append: settings.append.clone(),
+        cpus: 1,
+        memory_mib: 512,
+        pmem: default_pmem(),
+    }
+}
+
+/// What a kernel's cases run on; the reason when it could not be built.
+type Machines = BTreeMap<String, std::result::Result<(Machine, Built), String>>;
+
+async fn play_all(
+    plan: &Plan,
+    machines: &Machines,
+    folder: &RunFolder,
+    settings: &Settings,
+    progress: &Progress,
+    interrupt: &Interrupt,
+) -> Vec<Record> {
+    let playable = plan.cases.iter().filter(|case| case.excluded.is_none()).count();
+    let bar = progress.bar("cases", Some(playable as u64));
+    let bar = &bar;
+    // All of them on this one thread, which QEMU's life hangs on.
+    let cases = stream::iter(&plan.cases).map(|case| async move {
+        if case.excluded.is_some() {
+            return Record::empty(End::Complete);
+        }
+        if interrupt.flag().load(Ordering::Relaxed) {
+            return Record::empty(End::Cancelled);
+        }
+        let (machine, built) = match &machines[&case.kernel] {
+            Ok(machine) => machine,
+            Err(why) => return Record::empty(End::Fault { why: why.clone() }),
+        };
+        let name = format!("{} on {}", case.id, case.kernel);
+        let say = |what: &str| bar.note(&format!("{name}: {what}"));
+        let record = play(case, machine, built, folder, interrupt.wish(), &say).await;
+        bar.step(&name);
+        record.unwrap_or_else(|error| Record::empty(End::Fault { why: format!("{error:#}") }))
+    });
+    cases.buffered(settings.jobs.max(1)).collect().await
+}
+
+async fn play(
+    case: &PlannedCase,
+    machine: &Machine,
+    built: &Built,
+    folder: &RunFolder,
+    wish: Cancel,
+    say: &dyn Fn(&str),
+) -> Result<Record> {
+    let folder = &folder.case(&case.kernel, &case.id)?;
+    let path = folder.join("qemu.sh");
+    fs::write(&path, script(machine)).with_context(|| format!("cannot write {}", path.display()))?;
+    executable(&path)?;
+    let record = case::play(case, machine, &built.manifest.requests, folder, wish, say).await;
+    store(&folder.join(RECORD), &record)?;
+    Ok(record)
+}
+
+fn executable(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot make {} executable", path.display()))
+}
+
+/// Stores a value as JSON, whole or not at all.
+fn store<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let whole = || -> Result<()> {
+        let folder = path.parent().context("a file in a folder")?;
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        serde_json::to_writer_pretty(&mut file, value)?;
+        file.persist(path)?;
+        Ok(())
+    };
+    whole().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The stored plan and records of a run, and its judgement anew.
+///
+/// # Errors
+/// When the folder is no run, or one of another format.
+pub fn stored(folder: &Path) -> Result<(Plan, Vec<Record>)> {
+    let plan: Plan = read(&folder.join(PLAN))?;
+    let records = plan.cases.iter().map(|case| {
+        let path = crate::runs::case_folder(folder, &case.kernel, &case.id).join(RECORD);
+        match (case.excluded.is_some(), path.exists()) {
+            (true, _) => Ok(Record::empty(End::Complete)),
+            // A run that was ended early has rows that were never reached.
+            (false, false) => Ok(Record::empty(End::Cancelled)),
+            (false, true) => read(&path),
+        }
+    });
+    let records = records.collect::<Result<Vec<Record>>>()?;
+    Ok((plan, records))
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is of another format", path.display()))
+}
+
+/// Judges stored facts again and renews the results' rows; what was true of the host then stays.
+///
+/// # Errors
+/// As [`stored`].
+pub fn judged_again(folder: &Path) -> Result<Results> {
+    let (plan, records) = stored(folder)?;
+    let mut results: Results = read(&folder.join(RESULTS))
+        .with_context(|| format!("{} has no results: the run died", folder.display()))?;
+    let cases: Vec<CaseResult> = judge::judge_all(&plan, &records);
+    results.renew(&plan, cases);
+    Ok(results)
+}

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Run folders: where evidence lives, how long, and what a dead run left behind.
+//!
+//! A run holds a lock on its folder while it lives. A folder without a result file whose lock is
+//! free is a run that died; the next command takes away what only a live process could remove.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::outcome::bad_input;
+
+/// The result of a run, in its folder.
+pub const RESULTS: &str = "results.json";
+/// The plan of a run.
+pub const PLAN: &str = "plan.json";
+/// Facts of a case, in the case's folder.
+pub const RECORD: &str = "record.json";
+/// The folder of the cases.
+pub const CASES: &str = "cases";
+/// Link to the newest run.
+const LATEST: &str = "latest";
+const LOCK: &str = ".lock";
+/// Runs that stay.
+const KEPT: usize = 20;
+
+/// A folder of a run that is going on.
+#[derive(Debug)]
+pub struct RunFolder {
+    /// Its path.
+    pub path: PathBuf,
+    _lock: File,
+}
+
+impl RunFolder {
+    /// Makes a new run folder, named by the time, and points `latest` at it.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn create(runs: &Path) -> Result<Self> {
+        fs::create_dir_all(runs).with_context(|| format!("cannot make {}", runs.display()))?;
+        let runs = runs.canonicalize().with_context(|| format!("cannot open {}", runs.display()))?;
+        let name = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
+        let path = runs.join(format!("{name}-{:05}", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        let lock = lock_file(&path)?;
+        lock.try_lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        let latest = runs.join(LATEST);
+        let _ = fs::remove_file(&latest);
+        if let Some(name) = path.file_name() {
+            symlink(name, &latest).with_context(|| format!("cannot make {}", latest.display()))?;
+        }
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Folder of a case on a kernel; made if it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn case(&self, kernel: &str, id: &str) -> Result<PathBuf> {
+        let path = case_folder(&self.path, kernel, id);
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+/// Folder of a case on a kernel within a run's folder.
+#[must_use]
+pub fn case_folder(run: &Path, kernel: &str, id: &str) -> PathBuf {
+    run.join(CASES).join(kernel).join(id.replace('/', "."))
+}
+
+/// The runs of a folder, oldest first.
+#[must_use]
+pub fn list(runs: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(runs) else { return Vec::new() };
+    let mut all: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_dir() && !path.is_symlink() && path.join(LOCK).exists())
+        .collect();
+    all.sort();
+    all
+}
+
+/// A run by what the user calls it: a path, a name or the beginning of one, `latest`.
+///
+/// # Errors
+/// Bad input when there is no such run, or more than one.
+pub fn find(runs: &Path, name: &str) -> Result<PathBuf> {
+    let as_path = Path::new(name);
+    if as_path.join(PLAN).is_file() {
+        return Ok(as_path.to_owned());
+    }
+    if name == LATEST {
+        let latest = runs.join(LATEST);
+        return latest.canonicalize().map_err(|_| bad_input(format!("there is no run in {}", runs.display())));
+    }
+    let all = list(runs);
+    let matching: Vec<&PathBuf> = all.iter().filter(|path| file_name(path).starts_with(name)).collect();
+    match matching.as_slice() {
+        [one] => Ok((*one).clone()),
+        [] => Err(bad_input(format!("no run `{name}` in {}: there are {}", runs.display(), names(&all)))),
+        more => Err(bad_input(format!("`{name}` is the beginning of {} runs; give more of the name", more.len()))),
+    }
+}
+
+fn names(runs: &[PathBuf]) -> String {
+    let names: Vec<String> = runs.iter().rev().take(5).map(|path| file_name(path)).collect();
+    if names.is_empty() { "none".to_owned() } else { format!("{} …", names.join(", ")) }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Takes away what dead runs left, and all but the newest [`KEPT`] runs. Says how many went.
+pub fn tidy(runs: &Path) -> usize {
+    let all = list(runs);
+    for run in all.iter().filter(|run| !run.join(RESULTS).exists() && is_dead(run)) {
+        strip(run);
+    }
+    let dead: Vec<&PathBuf> = all.iter().filter(|run| is_dead(run)).collect();
+    let surplus = all.len().saturating_sub(KEPT);
+    dead.into_iter().take(surplus).filter(|run| fs::remove_dir_all(run).is_ok()).count()
+}
+
+/// Removes a run that nobody is writing.
+///
+/// # Errors
+/// When it is alive, or cannot be removed.
+pub fn remove(run: &Path) -> Result<()> {
+    anyhow::ensure!(is_dead(run), "{} is being written", run.display());
+    fs::remove_dir_all(run).with_context(|| format!("cannot remove {}", run.display()))
+}
+
+/// Nobody holds the run's lock.
+#[must_use]
+pub fn is_dead(run: &Path) -> bool {
+    File::open(run.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok())
+}
+
+fn lock_file(run: &Path) -> Result<File> {
+    let path = run.join(LOCK);
+    File::create(&path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Sockets and pmem images of a run that died: nobody judges them any more.
+fn strip(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let extension = path.extension().and_then(OsStr::to_str);
+        if path.is_dir() && !path.is_symlink() {
+            strip(&path);
+        } else if matches!(extension, Some("img" | "sock")) {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// Removes the pmem images of one case.
+pub fn drop_images(case: &Path) {
+    strip(case);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dead_runs_lose_what_nobody_needs_and_live_ones_nothing() {
+        let runs = tempfile::tempdir().unwrap();
+        let live = RunFolder::create(runs.path()).unwrap();
+        let case = live.case("k", "a/b[fs=xfs]").unwrap();
+        fs::write(case.join("pmem-xfs.img"), "x").unwrap();
+        fs::write(case.join("console.log"), "x").unwrap();
+        tidy(runs.path());
+        assert!(case.join("pmem-xfs.img").exists());
+        assert_eq!(find(runs.path(), "latest").unwrap_err().to_string().is_empty(), false);
+        fs::write(live.path.join(PLAN), "{}").unwrap();
+        assert_eq!(find(runs.path(), LATEST).unwrap(), live.path);
+        drop(live);
+        tidy(runs.path());
+        assert!(!case.join("pmem-xfs.img").exists());
+        assert!(case.join("console.log").exists());
+    }
+
+    #[test]
+    fn only_the_newest_runs_stay() {
+        let runs = tempfile::tempdir().unwrap();
+        for nr in 0..KEPT + 3 {
+            let run = runs.path().join(format!("2026-{nr:03}"));
+            fs::create_dir(&run).unwrap();
+            drop(lock_file(&run).unwrap());
+        }
+        assert_eq!(tidy(runs.path()), 3);
+        let left = list(runs.path());
+        assert_eq!(left.len(), KEPT);
+        assert_eq!(file_name(&left[0]), "2026-003");
+        assert!(find(runs.path(), "2026-00").is_err(), "an ambiguous name");
+        assert!(find(runs.path(), "2026-005").is_ok());
+    }
+}
