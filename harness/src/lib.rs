@@ -3,4 +3,6 @@
 //! images, machines, cases, verdicts, reports.
 
 pub mod home;
+pub mod kernel;
 pub mod outcome;
+pub mod progress;

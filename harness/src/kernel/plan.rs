@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From a request to a plan: every input of a build found, read and put into one key, before
+//! anything is built.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use sha2::{Digest as _, Sha256};
+
+use super::config::{self, Asked};
+use super::files::{self, Files};
+use super::series::{self, Patch};
+use super::source::{self, Pristine};
+use super::spec::{self, Base, Spec};
+use super::store::Built;
+use super::{Options, Request, tools, tree};
+use crate::home::Home;
+use crate::outcome::bad_input;
+use crate::progress::Progress;
+
+/// Counts up when the same inputs would give another image.
+const BUILDER: u32 = 1;
+/// Told to `uname -r`, so that nobody takes such a kernel for the distribution's.
+const LOCAL_VERSION: &str = "CONFIG_LOCALVERSION=\"-holdfast\"";
+
+/// Where the source is.
+pub(super) enum Input {
+    /// Unpacked in the cache.
+    Cached(Pristine),
+    /// A commit of a person's tree, unpacked only when it must be built.
+    Commit { tree: PathBuf, commit: String },
+    /// What is in a person's tree now.
+    Now { tree: PathBuf, files: Files },
+}
+
+/// Everything a build needs to know.
+pub(super) struct Plan {
+    pub(super) name: String,
+    pub(super) contract: String,
+    pub(super) input: Input,
+    /// The source, for people.
+    pub(super) source: String,
+    pub(super) tested: Option<String>,
+    pub(super) patches: Vec<Patch>,
+    pub(super) base: BaseConfig,
+    /// The fragments, one after the other.
+    pub(super) fragments: String,
+    pub(super) asked: Vec<Asked>,
+    pub(super) compiler: String,
+    pub(super) key: String,
+    /// Identity of the configuration that is asked for.
+    pub(super) config_id: String,
+    /// The work slot.
+    pub(super) slot: String,
+    /// The person's tree, if the slot belongs to one.
+    pub(super) origin: Option<PathBuf>,
+}
+
+/// What the fragments are put on.
+pub(super) enum BaseConfig {
+    Target(Base),
+    File(String),
+}
+
+/// Finds and reads all inputs. The network is used only when a source is not in the cache.
+pub(super) fn plan(home: &Home, request: &Request, options: &Options, progress: &Progress) -> Result<Plan> {
+    let spec = spec::spec(home, &request.base)?;
+    let (fragments, asked) = fragments(home, &spec)?;
+    let base = base_config(&spec, request)?;
+    let mut patches = Vec::new();
+    if request.tree.is_none() {
+        patches.extend(series::read(&spec.patches)?);
+    }
+    if let Some(path) = &request.series {
+        patches.extend(series::read_series(&home.cache, path)?);
+    }
+    tools::check_build_tools()?;
+    let compiler = format!("{}; {}", tools::version_line("gcc")?, tools::version_line("ld")?);
+    let Found { input, identity, source, tested, origin } =
+        find_source(home, &spec, request, options, progress)?;
+
+    let base_id = match &base {
+        BaseConfig::Target(base) => base.target().to_owned(),
+        BaseConfig::File(text) => digest(text),
+    };
+    let config_id = digest(format!("{base_id}\n{fragments}"));
+    let patch_ids: Vec<String> = patches.iter().map(Patch::hash).collect();
+    let inputs = [BUILDER.to_string(), identity, config_id.clone(), patch_ids.join(" "), compiler.clone()];
+    let key = digest(inputs.join("\n")).split_off(48);
+    Ok(Plan {
+        name: request.name(),
+        contract: spec.contract,
+        input,
+        source,
+        tested,
+        patches,
+        base,
+        fragments,
+        asked,
+        compiler,
+        key,
+        config_id,
+        slot: slot_name(request, origin.as_deref()),
+        origin,
+    })
+}
+
+fn digest(text: impl AsRef<[u8]>) -> String {
+    files::hex(&Sha256::digest(text))
+}
+
+fn fragments(home: &Home, spec: &Spec) -> Result<(String, Vec<Asked>)> {
+    let mut text = String::new();
+    let mut asked = Vec::new();
+    for name in &spec.fragments {
+        let path = spec::fragment_path(home, name);
+        let (part, requests) = config::read_fragment(&path, &path.display().to_string())?;
+        text.push_str(&part);
+        text.push('\n');
+        asked.extend(requests);
+    }
+    text.push_str(LOCAL_VERSION);
+    text.push('\n');
+    Ok((text, config::effective(&asked)))
+}
+
+fn base_config(spec: &Spec, request: &Request) -> Result<BaseConfig> {
+    let Some(path) = &request.config else { return Ok(BaseConfig::Target(spec.base)) };
+    let text =
+        fs::read_to_string(path).map_err(|error| bad_input(format!("--config {}: {error}", path.display())))?;
+    if config::values(&text).is_empty() {
+        return Err(bad_input(format!(
+            "--config {}: no kernel configuration (no CONFIG_ line)",
+            path.display()
+        )));
+    }
+    Ok(BaseConfig::File(text))
+}
+
+struct Found {
+    input: Input,
+    identity: String,
+    source: String,
+    tested: Option<String>,
+    origin: Option<PathBuf>,
+}
+
+fn find_source(
+    home: &Home,
+    spec: &Spec,
+    request: &Request,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Found> {
+    let Some(asked) = &request.tree else {
+        let (pristine, tested) = source::first_usable(&home.cache, &spec.sources, options.offline, progress)
+            .with_context(|| format!("kernel {}", spec.name))?;
+        let (identity, source) = (pristine.identity.clone(), pristine.named.clone());
+        return Ok(Found {
+            input: Input::Cached(pristine),
+            identity,
+            source,
+            tested: Some(tested),
+            origin: None,
+        });
+    };
+    let tree = tree::canonical(&asked.path)?;
+    let origin = Some(tree.clone());
+    if let Some(rev) = &asked.rev {
+        let commit = source::commit_of(&tree, rev)?;
+        let source = format!("{} at {rev} ({})", tree.display(), source::short(&commit));
+        let identity = source::git_identity(&commit);
+        return Ok(Found { input: Input::Commit { tree, commit }, identity, source, tested: None, origin });
+    }
+    let files = tree::scan(&home.cache, &tree)?;
+    tree::check_is_kernel(&files, &format!("--tree {}", tree.display()))?;
+    let identity = format!("files {}", files::identity(&files));
+    let source = format!("{} as it is now", tree.display());
+    Ok(Found { input: Input::Now { tree, files }, identity, source, tested: None, origin })
+}
+
+/// One slot per series, tree and base configuration: what is built in turn there differs little.
+fn slot_name(request: &Request, origin: Option<&Path>) -> String {
+    let full = |path: &Path| tools::show(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
+    let mut parts = vec![request.base.clone()];
+    let mut is_ours = true;
+    for path in [origin, request.series.as_deref(), request.config.as_deref()] {
+        is_ours &= path.is_none();
+        parts.push(path.map(full).unwrap_or_default());
+    }
+    if is_ours {
+        return request.base.clone();
+    }
+    // The base only gives fragments to a tree; the patches of its own are left out.
+    let hash = digest(parts.join("\n"));
+    format!("{}-{}", request.name_without_rev(), hash.get(..8).unwrap_or(&hash))
+}
+
+impl Plan {
+    /// The same image can be asked for by two names (a series that equals a kernel of ours): what is
+    /// stored says who built it, what is returned says what was asked for.
+    pub(super) fn label(&self, mut built: Built) -> Built {
+        built.manifest.name.clone_from(&self.name);
+        built.manifest.contract.clone_from(&self.contract);
+        built
+    }
+
+    /// The requests, for the guest.
+    pub(super) fn requests(&self) -> Vec<(String, String)> {
+        self.asked.iter().map(|asked| (asked.option.clone(), asked.value.clone())).collect()
+    }
+}

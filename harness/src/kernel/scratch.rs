@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The cache folder's housekeeping: folders of a live process, locks, free space.
+//!
+//! Everything is made in a scratch folder and published by a rename in the same file system. A
+//! scratch folder belongs to a process as long as that holds the folder's lock; what a killed
+//! process left behind has no such lock and is removed by the next command.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, bail};
+
+use crate::progress::Progress;
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// A folder in the cache that goes away with its owner.
+pub(super) struct Scratch {
+    dir: PathBuf,
+    lock_path: PathBuf,
+    _lock: File,
+}
+
+impl Scratch {
+    /// Makes one, after removing what killed processes left.
+    ///
+    /// # Errors
+    /// When the cache folder cannot be written.
+    pub(super) fn new(cache: &Path, what: &str) -> Result<Self> {
+        let tmp = cache.join("tmp");
+        create_dir(&tmp)?;
+        // Nobody may take a new lock file for a forgotten one between its creation and its locking.
+        let _making = lock(&tmp.join(".making"))?;
+        remove_leftovers(&tmp)?;
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{what}-{}-{number}", std::process::id());
+        let lock_path = tmp.join(format!("{name}.lock"));
+        let lock = lock(&lock_path)?;
+        let dir = tmp.join(name);
+        if dir.exists() {
+            remove_tree(&dir)?;
+        }
+        create_dir(&dir)?;
+        Ok(Self { dir, lock_path, _lock: lock })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by the next command.
+        let _ = fs::remove_dir_all(&self.dir);
+        let _ = fs::remove_file(&self.lock_path);
+    }
+}
+
+fn remove_leftovers(tmp: &Path) -> Result<()> {
+    for entry in fs::read_dir(tmp).with_context(|| format!("{} cannot be read", tmp.display()))? {
+        let path = entry?.path();
+        if !path.is_dir() {
+            continue;
+        }
+        let lock_path = PathBuf::from(format!("{}.lock", path.display()));
+        let owned = match File::open(&lock_path) {
+            Ok(file) => matches!(file.try_lock(), Err(TryLockError::WouldBlock)),
+            Err(_) => false,
+        };
+        if !owned {
+            remove_tree(&path)?;
+            let _ = fs::remove_file(&lock_path);
+        }
+    }
+    Ok(())
+}
+
+/// Makes a folder and its parents.
+pub(super) fn create_dir(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| {
+        format!("the cache folder {} cannot be written; set HOLDFAST_CACHE to one that can", dir.display())
+    })
+}
+
+/// Removes a folder and what is below; a folder that is not there is fine.
+pub(super) fn remove_tree(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("{} cannot be removed", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn open_lock(path: &Path) -> Result<File> {
+    if let Some(parent) = path.parent() {
+        create_dir(parent)?;
+    }
+    OpenOptions::new().create(true).truncate(false).write(true).open(path).with_context(|| {
+        format!("{} cannot be written; set HOLDFAST_CACHE to a folder that can", path.display())
+    })
+}
+
+/// Takes a lock, waiting as long as it takes. It is released when the file is dropped, or when the
+/// process ends in whatever way.
+pub(super) fn lock(path: &Path) -> Result<File> {
+    let file = open_lock(path)?;
+    file.lock().with_context(|| format!("{} cannot be locked", path.display()))?;
+    Ok(file)
+}
+
+/// Takes a lock, and says for what another process makes us wait.
+pub(super) fn lock_and_say(cache: &Path, name: &str, what: &str, progress: &Progress) -> Result<File> {
+    let path = lock_path(cache, name);
+    let file = open_lock(&path)?;
+    match file.try_lock() {
+        Ok(()) => return Ok(file),
+        Err(TryLockError::WouldBlock) => progress.say(format!("waiting: another process {what}")),
+        Err(TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("{} cannot be locked", path.display()));
+        }
+    }
+    file.lock().with_context(|| format!("{} cannot be locked", path.display()))?;
+    Ok(file)
+}
+
+/// Takes a lock only if nobody holds it.
+pub(super) fn try_lock(cache: &Path, name: &str) -> Option<File> {
+    let file = open_lock(&lock_path(cache, name)).ok()?;
+    file.try_lock().ok().map(|()| file)
+}
+
+fn lock_path(cache: &Path, name: &str) -> PathBuf {
+    cache.join("locks").join(format!("{name}.lock"))
+}
+
+/// Fails early when the cache's file system has less than `needed_mib` left.
+pub(super) fn check_space(cache: &Path, needed_mib: u64, what: &str) -> Result<()> {
+    let stat = nix::sys::statvfs::statvfs(cache)
+        .with_context(|| format!("{} cannot be looked at", cache.display()))?;
+    let free_mib = stat.blocks_available() * stat.fragment_size() / (1 << 20);
+    if free_mib < needed_mib {
+        bail!(
+            "{what} needs about {needed_mib} MiB in {}, {free_mib} MiB are free; \
+             `cargo xtask kernel prune` makes room, HOLDFAST_CACHE names another place",
+            cache.display()
+        );
+    }
+    Ok(())
+}
+
+/// Bytes below a folder; a file linked into several places is counted once, and one that is also
+/// linked from elsewhere not at all: removing this folder would not free it.
+pub(super) fn freed_by_removing(dir: &Path) -> u64 {
+    use std::collections::HashMap;
+    use std::os::unix::fs::MetadataExt as _;
+    let mut bytes = 0;
+    let mut links: HashMap<u64, (u64, u64)> = HashMap::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            let size = meta.blocks() * 512;
+            if meta.is_dir() {
+                folders.push(entry.path());
+                bytes += size;
+            } else if meta.nlink() == 1 {
+                bytes += size;
+            } else {
+                links.entry(meta.ino()).or_insert((meta.nlink(), size)).0 -= 1;
+            }
+        }
+    }
+    bytes + links.values().filter(|(left, _)| *left == 0).map(|(_, size)| size).sum::<u64>()
+}

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `kernel-configs/NAME/kernel.yaml`: what a kernel is made of, as it is written down.
+//!
+//! Parsing only. Nothing here looks at a source, a compiler or the cache.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::home::Home;
+use crate::outcome::bad_input;
+
+const FILE_NAME: &str = "kernel.yaml";
+/// Two words are "near" from this Jaro-Winkler similarity on (0 to 1).
+const NEAR: f64 = 0.75;
+
+/// A kernel as described in its folder.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Name of the folder.
+    pub name: String,
+    /// One line for people.
+    pub about: String,
+    /// The contract this kernel claims to keep.
+    pub contract: String,
+    /// Where its source can come from; the first one this host can use is taken.
+    pub sources: Vec<Source>,
+    /// The configuration the fragments are put on.
+    pub base: Base,
+    /// Names of fragments in `kernel-configs/fragments`, in order.
+    pub fragments: Vec<String>,
+    /// The series, in order.
+    pub patches: Vec<PathBuf>,
+}
+
+/// The configuration target everything starts from.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Base {
+    /// As little as possible, so that what is needed is named.
+    TinyConfig,
+    /// The architecture's default.
+    DefConfig,
+}
+
+impl Base {
+    /// The make target.
+    #[must_use]
+    pub fn target(self) -> &'static str {
+        match self {
+            Self::TinyConfig => "tinyconfig",
+            Self::DefConfig => "defconfig",
+        }
+    }
+}
+
+/// One place a source can come from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The point release the series was tried on.
+    pub tested: String,
+    /// How to get it.
+    pub origin: Origin,
+}
+
+/// How a source is got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A Debian source package by name, without root.
+    Debian(String),
+    /// A commit of a git tree: a path, or `$VARIABLE` that holds one.
+    Git {
+        /// The tree.
+        tree: String,
+        /// Anything `git rev-parse` understands.
+        rev: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    about: String,
+    contract: String,
+    sources: Vec<SourceEntry>,
+    base: Base,
+    fragments: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourceEntry {
+    debian: Option<String>,
+    git: Option<GitEntry>,
+    tested: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GitEntry {
+    tree: String,
+    rev: String,
+}
+
+/// All kernels, by name.
+///
+/// # Errors
+/// Bad input when one of the descriptions does not parse.
+pub fn list(home: &Home) -> Result<Vec<Spec>> {
+    names(home)?.iter().map(|name| load(home, name)).collect()
+}
+
+/// The kernel of that name.
+///
+/// # Errors
+/// Bad input when there is none (with the nearest name and all of them), or it does not parse.
+pub fn spec(home: &Home, name: &str) -> Result<Spec> {
+    let names = names(home)?;
+    if names.iter().any(|known| known == name) {
+        return load(home, name);
+    }
+    let message = unknown("kernel", name, names.iter().map(String::as_str));
+    Err(bad_input(message))
+}
+
+fn names(home: &Home) -> Result<Vec<String>> {
+    let dir = home.kernel_configs();
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&dir).with_context(|| format!("{} cannot be read", dir.display()))? {
+        let path = entry?.path();
+        if path.join(FILE_NAME).is_file() {
+            names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn load(home: &Home, name: &str) -> Result<Spec> {
+    let dir = home.kernel_configs().join(name);
+    let path = dir.join(FILE_NAME);
+    let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let file = parse(&path, &text)?;
+    let sources = sources(&path, file.sources)?;
+    let fragments_dir = home.kernel_configs().join("fragments");
+    for fragment in &file.fragments {
+        if !fragment_path(home, fragment).is_file() {
+            let known = stems(&fragments_dir, "config")?;
+            let message = unknown("fragment", fragment, known.iter().map(String::as_str));
+            return Err(bad_input(format!("{}: fragments: {message}", at(&path, &text, fragment))));
+        }
+    }
+    let patches = patch_files(&dir.join("patches"))?;
+    Ok(Spec {
+        name: name.to_owned(),
+        about: file.about,
+        contract: file.contract,
+        sources,
+        base: file.base,
+        fragments: file.fragments,
+        patches,
+    })
+}
+
+fn parse(path: &Path, text: &str) -> Result<File> {
+    serde_yaml::from_str(text).map_err(|error| {
+        let place = match error.location() {
+            Some(location) => format!("{}:{}:{}", path.display(), location.line(), location.column()),
+            None => path.display().to_string(),
+        };
+        let message = error.to_string();
+        // The place is said already, in the form editors jump to.
+        let message = message.split(" at line ").next().unwrap_or(&message);
+        bad_input(format!("{place}: {message}{}", did_you_mean(message)))
+    })
+}
+
+/// `; did you mean X?` for serde's ``unknown field `x`, expected one of `a`, `b` ``.
+fn did_you_mean(message: &str) -> String {
+    let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let Some((wrong, valid)) = words.split_first().filter(|_| message.contains("unknown ")) else {
+        return String::new();
+    };
+    nearest(wrong, valid.iter().copied()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
+}
+
+fn sources(path: &Path, entries: Vec<SourceEntry>) -> Result<Vec<Source>> {
+    if entries.is_empty() {
+        return Err(bad_input(format!("{}: sources: at least one is needed", path.display())));
+    }
+    let mut sources = Vec::new();
+    for (index, entry) in entries.into_iter().enumerate() {
+        let origin = match (entry.debian, entry.git) {
+            (Some(package), None) => Origin::Debian(package),
+            (None, Some(git)) => Origin::Git { tree: git.tree, rev: git.rev },
+            _ => {
+                let message = format!(
+                    "{}: sources[{index}]: exactly one of `debian` and `git` is needed",
+                    path.display()
+                );
+                return Err(bad_input(message));
+            }
+        };
+        sources.push(Source { tested: entry.tested, origin });
+    }
+    Ok(sources)
+}
+
+/// Where a fragment lies.
+pub(super) fn fragment_path(home: &Home, fragment: &str) -> PathBuf {
+    home.kernel_configs().join("fragments").join(format!("{fragment}.config"))
+}
+
+/// `*.patch` in `dir`, sorted by name; a folder that is not there holds none.
+pub(super) fn patch_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let stems = stems(dir, "patch")?;
+    Ok(stems.iter().map(|stem| dir.join(format!("{stem}.patch"))).collect())
+}
+
+fn stems(dir: &Path, extension: &str) -> Result<Vec<String>> {
+    let mut stems = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("{} cannot be read", dir.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|found| found == extension) {
+            stems.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+        }
+    }
+    stems.sort();
+    Ok(stems)
+}
+
+/// `file:line:col` of the first occurrence of a word.
+fn at(path: &Path, text: &str, word: &str) -> String {
+    for (index, line) in text.lines().enumerate() {
+        if let Some(column) = line.find(word).filter(|_| !line.trim_start().starts_with('#')) {
+            return format!("{}:{}:{}", path.display(), index + 1, column + 1);
+        }
+    }
+    path.display().to_string()
+}
+
+/// `unknown WHAT "x"; did you mean "y"? There are: a, b`.
+pub(super) fn unknown<'a>(what: &str, word: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    let mut message = format!("unknown {what} `{word}`");
+    if let Some(near) = nearest(word, known.clone()) {
+        let _ = write!(message, "; did you mean `{near}`?");
+    }
+    let _ = write!(message, " (there are: {})", known.collect::<Vec<_>>().join(", "));
+    message
+}
+
+/// The valid word that is most like the mistyped one, if one is near enough.
+pub(super) fn nearest<'a>(word: &str, valid: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = valid.map(|candidate| (strsim::jaro_winkler(word, candidate), candidate));
+    scored
+        .filter(|(score, _)| *score >= NEAR)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}

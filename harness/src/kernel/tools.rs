@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Short commands: found before they are needed, run without the user's environment, quoted when
+//! they fail.
+//!
+//! Separate because the rule that nothing of the user's shell leaks into a build (MAKEFLAGS, CFLAGS,
+//! ARCH, a git hook) must hold for each command of this stage.
+
+use std::env;
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Output;
+
+use anyhow::{Context, Result, bail};
+use xshell::{Cmd, Shell};
+
+use crate::outcome::bad_input;
+
+/// Variables a tool may see: where programs, the user's home and temporary files are. Everything
+/// else of the user's shell stays outside.
+const KEPT: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
+
+/// Each tool a kernel build runs, and the Debian package that brings it.
+pub(super) const BUILD_TOOLS: [(&str, &str); 13] = [
+    ("gcc", "gcc"),
+    ("ld", "binutils"),
+    ("make", "make"),
+    ("flex", "flex"),
+    ("bison", "bison"),
+    ("bc", "bc"),
+    ("perl", "perl"),
+    ("sh", "dash"),
+    ("cp", "coreutils"),
+    ("tar", "tar"),
+    ("xz", "xz-utils"),
+    ("gzip", "gzip"),
+    ("git", "git"),
+];
+
+/// Headers a build needs that no tool stands for.
+const BUILD_HEADERS: [(&str, &str); 2] = [("libelf.h", "libelf-dev"), ("openssl/opensslv.h", "libssl-dev")];
+
+/// Checks that every tool and header of a kernel build is there.
+///
+/// # Errors
+/// Bad input that names all missing ones and the one command that installs them.
+pub(super) fn check_build_tools() -> Result<()> {
+    let tools = BUILD_TOOLS.iter().filter(|(tool, _)| !is_on_path(tool));
+    let headers = BUILD_HEADERS.iter().filter(|(header, _)| {
+        !["/usr/include", "/usr/local/include", "/usr/include/x86_64-linux-gnu"]
+            .iter()
+            .any(|dir| Path::new(dir).join(header).exists())
+    });
+    let missing: Vec<&(&str, &str)> = tools.chain(headers).collect();
+    missing_tools(&missing)
+}
+
+/// Bad input that says what is missing and which command installs it; nothing when nothing is.
+pub(super) fn missing_tools(missing: &[&(&str, &str)]) -> Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|(tool, _)| *tool).collect();
+    let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    packages.dedup();
+    Err(bad_input(format!(
+        "a kernel cannot be built here: {} missing; install with: apt-get install {}",
+        names.join(", "),
+        packages.join(" ")
+    )))
+}
+
+/// Whether a program of this name can be started.
+pub(super) fn is_on_path(tool: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|dir| {
+        dir.join(tool).metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    })
+}
+
+/// The environment every tool gets: the kept variables, and a language that programs can parse.
+pub(super) fn clean_env() -> Vec<(&'static str, std::ffi::OsString)> {
+    let kept = KEPT.iter().filter_map(|&name| env::var_os(name).map(|value| (name, value)));
+    kept.chain([("LC_ALL", "C".into())]).collect()
+}
+
+/// A shell that stands in `dir`.
+pub(super) fn shell(dir: &Path) -> Result<Shell> {
+    let shell = Shell::new().context("the current folder cannot be read")?;
+    shell.change_dir(dir);
+    Ok(shell)
+}
+
+/// A command without the user's environment.
+pub(super) fn clean<'a>(shell: &'a Shell, program: &str) -> Cmd<'a> {
+    shell.cmd(program).env_clear().envs(clean_env())
+}
+
+/// Git on a repository of ours: no configuration, hooks, signatures or prompts of the user, and a
+/// fixed identity and date, so that the same series gives the same commits.
+pub(super) fn git<'a>(shell: &'a Shell) -> Cmd<'a> {
+    const SETTINGS: [&str; 6] = [
+        "core.hooksPath=/dev/null",
+        "commit.gpgSign=false",
+        "core.autocrlf=false",
+        "gc.auto=0",
+        "init.defaultBranch=holdfast",
+        "advice.mergeConflict=false",
+    ];
+    let cmd = clean(shell, "git")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_SYSTEM", "/dev/null")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_AUTHOR_NAME", "Holdfast")
+        .env("GIT_AUTHOR_EMAIL", "holdfast@localhost")
+        .env("GIT_COMMITTER_NAME", "Holdfast")
+        .env("GIT_COMMITTER_EMAIL", "holdfast@localhost")
+        .env("GIT_AUTHOR_DATE", "@0 +0000")
+        .env("GIT_COMMITTER_DATE", "@0 +0000");
+    SETTINGS.iter().fold(cmd, |cmd, setting| cmd.arg("-c").arg(setting))
+}
+
+/// Git that only reads a repository of the user: with the user's own settings (which folders are
+/// trusted, which files are ignored everywhere), but never writing, not even an index refresh.
+pub(super) fn git_reader<'a>(shell: &'a Shell, tree: &Path) -> Cmd<'a> {
+    clean(shell, "git")
+        .env("GIT_OPTIONAL_LOCKS", "0")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .args(["-c", "core.fsmonitor=false", "-c", "core.untrackedCache=false", "-C"])
+        .arg(tree)
+}
+
+/// Runs a command and gives its standard output.
+///
+/// # Errors
+/// When it does not start or ends with a failure: the command and what it said.
+pub(super) fn read(cmd: Cmd<'_>) -> Result<Vec<u8>> {
+    let quoted = cmd.to_string();
+    let output = try_run(cmd)?;
+    if !output.status.success() {
+        bail!("`{quoted}` failed ({}): {}", output.status, said(&output));
+    }
+    Ok(output.stdout)
+}
+
+/// Runs a command whose failure is a result.
+pub(super) fn try_run(cmd: Cmd<'_>) -> Result<Output> {
+    let quoted = cmd.to_string();
+    cmd.quiet().ignore_status().output().with_context(|| format!("`{quoted}` could not be run"))
+}
+
+/// Standard output as text, trimmed.
+pub(super) fn read_text(cmd: Cmd<'_>) -> Result<String> {
+    Ok(String::from_utf8_lossy(&read(cmd)?).trim().to_owned())
+}
+
+/// What a command said, on one or a few lines: standard error, or standard output when that is empty.
+pub(super) fn said(output: &Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let text = if stderr.trim().is_empty() { stdout } else { stderr };
+    text.trim().to_owned()
+}
+
+/// First line of `PROGRAM --version`.
+pub(super) fn version_line(program: &str) -> Result<String> {
+    let shell = shell(Path::new("/"))?;
+    let text = read_text(clean(&shell, program).arg("--version"))?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// A path as text for a message or a key.
+pub(super) fn show(path: impl AsRef<OsStr>) -> String {
+    path.as_ref().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_tools_are_named_with_their_package() {
+        assert!(missing_tools(&[]).is_ok());
+        let error = missing_tools(&[&("bison", "bison"), &("libelf.h", "libelf-dev")]).unwrap_err().to_string();
+        assert!(error.contains("bison, libelf.h missing"), "{error}");
+        assert!(error.contains("apt-get install bison libelf-dev"), "{error}");
+        assert!(is_on_path("sh"));
+        assert!(!is_on_path("no-such-program-anywhere"));
+    }
+
+    #[test]
+    fn a_failing_command_is_quoted() {
+        let shell = shell(Path::new("/")).unwrap();
+        let error = read(clean(&shell, "sh").args(["-c", "echo broken >&2; exit 3"])).unwrap_err().to_string();
+        assert!(error.contains("sh -c") && error.contains("broken"), "{error}");
+    }
+}
