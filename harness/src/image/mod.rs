@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is inside the guest: from `images/NAME.yaml` to an initramfs in the cache.
+//!
+//! An image is named by the SHA-256 of its bytes, and the same inputs give the same bytes: an
+//! unchanged image is found again, a changed one never replaces one that a machine is booting from.
+
+mod agent;
+mod archive;
+mod spec;
+mod tools;
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+use crate::home::Home;
+
+/// The image every case runs on.
+pub const DEFAULT: &str = "default";
+
+/// The image a boot is measured against: the agent alone.
+pub const FLOOR: &str = "floor";
+
+/// An initramfs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The archive.
+    pub path: PathBuf,
+    /// SHA-256 of the archive, in hexadecimal digits.
+    pub key: String,
+    /// Its size, in bytes.
+    pub bytes: u64,
+}
+
+/// Gives the image, making it unless it is in the cache already.
+///
+/// # Errors
+/// Bad input when there is no such image, its description has a fault, or a tool is missing;
+/// otherwise when the agent does not build or the cache cannot be written.
+pub fn ensure(home: &Home, name: &str) -> Result<Image> {
+    let spec = spec::Spec::read(home, name)?;
+    let mut files = tools::collect(&spec)?;
+    files.push(archive::Entry::program("/init", agent::binary(home)?));
+    let archive = archive::write(&files).context("cannot write the initramfs")?;
+    let key: String = Sha256::digest(&archive).iter().map(|byte| format!("{byte:02x}")).collect();
+    let path = home.cache.join("images").join(format!("{key}.cpio"));
+    if !path.is_file() {
+        publish(&path, &archive).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(Image { path, key, bytes: archive.len() as u64 })
+}
+
+/// Writes a file under another name, then gives it its own: nobody ever sees a part of it.
+fn publish(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().context("it has no folder")?;
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_published_file_is_whole_and_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("images/k.cpio");
+        publish(&path, b"bytes").unwrap();
+        publish(&path, b"bytes").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"bytes");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+}
