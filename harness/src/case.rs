@@ -102,7 +102,8 @@ async fn conduct(
     let pace = record.pace;
     let slack = |ms: u64| Duration::from_millis(scaled(ms + ORDER_SLACK_MS, pace));
     "the check of the kernel's configuration".clone_into(doing);
-    match vm.exchange(&Order::CheckConfig { requests: requests.to_vec() }, slack(0)).await? {
+    let requests = requests.iter().map(|(option, value)| (bare(option), value.clone())).collect();
+    match vm.exchange(&Order::CheckConfig { requests }, slack(0)).await? {
         Reply::Config(mismatches) => record.config = mismatches,
         other => return Err(unexpected(&other)),
     }
@@ -137,6 +138,11 @@ async fn conduct(
         other => return Err(unexpected(&other)),
     }
     Ok(())
+}
+
+/// The protocol names options as Kconfig does; requests carry the prefix of a `.config`.
+fn bare(option: &str) -> String {
+    option.strip_prefix("CONFIG_").unwrap_or(option).to_owned()
 }
 
 /// The order of a step, and how long the guest will wait for it.

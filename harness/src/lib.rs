@@ -2,7 +2,22 @@
 //! Holdfast's library, in the order data flows: what is to be done ([`home`] finds it), kernels,
 //! images, machines, cases, verdicts, reports.
 
+pub mod case;
+pub mod contract;
+pub mod doctor;
+pub mod flip;
 pub mod home;
+pub mod image;
+pub mod judge;
 pub mod kernel;
+pub mod machine;
 pub mod outcome;
+pub mod plan;
 pub mod progress;
+pub mod record;
+pub mod report;
+pub mod run;
+pub mod runs;
+pub mod scenario;
+pub mod splat;
+pub mod yaml;

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What this machine needs and does not have, and what installs it.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::home::Home;
+use crate::outcome::bad_input;
+use crate::progress::Progress;
+
+/// Something a machine must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// A program on the PATH, or a library the C compiler must find (`libNAME.a`, `NAME.h`).
+    pub what: &'static str,
+    /// The Debian package that brings it.
+    pub package: &'static str,
+    /// What would not work without it.
+    pub reason: &'static str,
+}
+
+const fn need(what: &'static str, package: &'static str, reason: &'static str) -> Need {
+    Need { what, package, reason }
+}
+
+/// Everything, on Debian 12 and 13. `rustup` brings the rest.
+pub const NEEDS: &[Need] = &[
+    need("gcc", "gcc", "compiles kernels and the agent's shim over verbs.h"),
+    need("stdio.h", "libc6-dev", "compiles everything"),
+    need("make", "make", "builds kernels"),
+    need("flex", "flex", "builds kernels: kconfig"),
+    need("bison", "bison", "builds kernels: kconfig"),
+    need("bc", "bc", "builds kernels: time constants"),
+    need("perl", "perl", "builds kernels: generated headers"),
+    need("libelf.h", "libelf-dev", "builds kernels: objtool"),
+    need("git", "git", "applies series, reads trees"),
+    need("patch", "patch", "applies series"),
+    need("xz", "xz-utils", "unpacks kernel sources"),
+    need("tar", "tar", "unpacks kernel sources"),
+    need("dpkg-deb", "dpkg", "unpacks kernel sources"),
+    need("apt-get", "apt", "fetches kernel sources"),
+    need("qemu-system-x86_64", "qemu-system-x86", "runs guests"),
+    need("setpriv", "util-linux", "ends guests with their parent"),
+    need("choom", "util-linux", "ends guests first when memory runs out"),
+    need("infiniband/verbs.h", "libibverbs-dev", "the agent's RDMA"),
+    need("libibverbs.a", "libibverbs-dev", "the agent's RDMA, static"),
+    need("libnl-3.a", "libnl-3-dev", "the agent's RDMA, static"),
+    need("libnl-route-3.a", "libnl-route-3-dev", "the agent's RDMA, static"),
+    need("mkfs.ext4", "e2fsprogs", "goes into the guest"),
+    need("e2fsck", "e2fsprogs", "goes into the guest"),
+    need("mkfs.xfs", "xfsprogs", "goes into the guest"),
+    need("xfs_repair", "xfsprogs", "goes into the guest"),
+    need("busybox", "busybox", "the guest's shell"),
+];
+
+/// Free room in the cache's file system that a first run needs: sources 1.7 GiB, two object folders,
+/// two kernels, the image.
+pub const DISK_GIB: u64 = 8;
+/// Memory a guest and a compiler need side by side.
+const MEMORY_GIB: u64 = 2;
+
+/// What is missing here.
+#[must_use]
+pub fn missing() -> Vec<Need> {
+    NEEDS.iter().filter(|need| !is_there(need.what)).copied().collect()
+}
+
+fn is_there(what: &str) -> bool {
+    if what.ends_with(".h") {
+        return header(what);
+    }
+    if what.ends_with(".a") {
+        let answer = Command::new("gcc").arg(format!("-print-file-name={what}")).output();
+        // gcc prints the bare name back when it does not find the file.
+        return answer.is_ok_and(|answer| String::from_utf8_lossy(&answer.stdout).trim().contains('/'));
+    }
+    program(what).is_some()
+}
+
+fn header(name: &str) -> bool {
+    ["/usr/include", "/usr/include/x86_64-linux-gnu"].iter().any(|root| Path::new(root).join(name).exists())
+}
+
+/// A program on the PATH or in the system folders that are not on everybody's PATH.
+#[must_use]
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    env::split_paths(&path).chain(system).map(|folder| folder.join(name)).find(|file| is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// The packages of what is missing, each once.
+#[must_use]
+pub fn packages(missing: &[Need]) -> Vec<&'static str> {
+    let mut packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
+/// The command that installs packages.
+#[must_use]
+pub fn install_command(packages: &[&str]) -> String {
+    format!("apt-get update && apt-get install -y --no-install-recommends {}", packages.join(" "))
+}
+
+/// Sees to it that nothing is missing: installs with `install` and root, otherwise refuses.
+///
+/// # Errors
+/// Bad input with the command to run, when something is missing and must not or cannot be installed.
+pub fn provide(install: bool, progress: &Progress) -> Result<()> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages = packages(&missing);
+    let mut message = String::from("this machine lacks what a run needs:\n");
+    for need in &missing {
+        let _ = writeln!(message, "  {:20} {}", need.what, need.reason);
+    }
+    let root = nix::unistd::geteuid().is_root();
+    if !install || !root {
+        let who = if root { "" } else { " as root" };
+        let or = if install { "" } else { ", or add --install" };
+        let _ = write!(message, "run{who}: {}{or}", install_command(&packages));
+        return Err(bad_input(message));
+    }
+    progress.say(format!("{message}installing {}", packages.join(", ")));
+    let status = Command::new("sh")
+        .args(["-c", &install_command(&packages)])
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(std::process::Stdio::null())
+        .stdout(std::io::stderr())
+        .status()
+        .context("cannot run sh")?;
+    anyhow::ensure!(status.success(), "{}: {status}", install_command(&packages));
+    let left = self::missing();
+    anyhow::ensure!(
+        left.is_empty(),
+        "still missing after installing {}: {}",
+        packages.join(", "),
+        left.iter().map(|need| need.what).collect::<Vec<_>>().join(", ")
+    );
+    Ok(())
+}
+
+/// One finding of [`examine`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Nothing to do about it.
+    pub good: bool,
+    /// What it is about.
+    pub what: String,
+    /// What was found, and the remedy if it is not good.
+    pub found: String,
+}
+
+/// Everything worth knowing about this machine before a run.
+#[must_use]
+pub fn examine(home: &Home) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = NEEDS
+        .iter()
+        .map(|need| {
+            let good = is_there(need.what);
+            let found = if good { "there".to_owned() } else { format!("missing ({}): package {}", need.reason, need.package) };
+            Finding { good, what: need.what.to_owned(), found }
+        })
+        .collect();
+    let mut say = |good: bool, what: &str, found: String| findings.push(Finding { good, what: what.to_owned(), found });
+    let cache = existing(&home.cache);
+    match nix::sys::statvfs::statvfs(cache) {
+        Ok(stat) => {
+            let free = stat.blocks_available() as u64 * stat.fragment_size() as u64 >> 30;
+            say(
+                free >= DISK_GIB || home.cache.join("kernels").is_dir(),
+                "room",
+                format!("{free} GiB free for {}; a first run needs {DISK_GIB}", home.cache.display()),
+            );
+        }
+        Err(error) => say(false, "room", format!("cannot tell for {}: {error}", home.cache.display())),
+    }
+    let memory = memory_gib().unwrap_or(0);
+    say(memory >= MEMORY_GIB, "memory", format!("{memory} GiB available; a guest beside a compiler needs {MEMORY_GIB}"));
+    if program(crate::machine::QEMU).is_some() {
+        match crate::machine::accel::choose(&home.cache, crate::machine::accel::Wish::Auto) {
+            Ok(chosen) if chosen.why.is_empty() => say(true, "accelerator", chosen.kind.name().to_owned()),
+            Ok(chosen) => say(true, "accelerator", format!("{}: {}", chosen.kind.name(), chosen.why)),
+            Err(error) => say(false, "accelerator", format!("{error:#}")),
+        }
+    }
+    findings
+}
+
+fn existing(path: &Path) -> &Path {
+    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
+}
+
+fn memory_gib() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib >> 20)
+}
+
+/// True when a word of the PATH is the folder; `install` says so.
+#[must_use]
+pub fn on_path(folder: &Path) -> bool {
+    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|one| one.as_os_str() == OsStr::new(folder)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_names_each_package_once() {
+        let missing = [NEEDS[0], need("setpriv", "util-linux", "x"), need("choom", "util-linux", "y")];
+        assert_eq!(packages(&missing), ["gcc", "util-linux"]);
+        assert!(install_command(&packages(&missing)).ends_with(" gcc util-linux"));
+    }
+
+    #[test]
+    fn presence_is_looked_at() {
+        assert!(is_there("sh") && is_there("stdio.h") && is_there("libc.a"));
+        assert!(!is_there("no-such-program") && !is_there("no/such.h") && !is_there("libnosuch.a"));
+    }
+}

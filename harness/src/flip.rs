@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Alters stored facts one at a time and judges again: every alteration must turn its case red.
+//!
+//! An alteration that stays green is a vacuous expectation: a step that claims to prove something
+//! and would claim the same had something else come back. No VM is needed.
+
+use std::fmt;
+
+use holdfast_protocol::{Fact, LogLine, Oracles, Outcome, StuckTask};
+
+use crate::judge::judge_all;
+use crate::outcome::Kind;
+use crate::plan::{Plan, PlannedCase, PlannedStep};
+use crate::record::{End, Record};
+use crate::scenario::describe;
+
+/// What came of altering the facts of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flipped {
+    /// Alterations tried.
+    pub tried: usize,
+    /// Those that stayed green.
+    pub vacuous: Vec<Vacuous>,
+    /// Green cases without a single fact to alter: they claim nothing.
+    pub idle: Vec<String>,
+}
+
+/// An alteration that no expectation noticed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vacuous {
+    /// The case and kernel.
+    pub case: String,
+    /// Which fact.
+    pub fact: String,
+    /// How it was altered.
+    pub alteration: String,
+}
+
+impl fmt::Display for Vacuous {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} {}, and it stays green", self.case, self.fact, self.alteration)
+    }
+}
+
+/// One altered record and what was done to it.
+struct Altered {
+    fact: String,
+    alteration: String,
+    record: Record,
+}
+
+/// Alters each fact behind a claim of each green case in turn.
+#[must_use]
+pub fn flip(plan: &Plan, records: &[Record]) -> Flipped {
+    let results = judge_all(plan, records);
+    let mut flipped = Flipped::default();
+    for (nr, case) in plan.cases.iter().enumerate() {
+        if !results[nr].green || results[nr].verdict.kind == Kind::NotApplicable {
+            continue;
+        }
+        let name = format!("{} on {}", case.id, case.kernel);
+        let altered = alterations(case, &records[nr]);
+        if altered.is_empty() {
+            flipped.idle.push(name.clone());
+        }
+        for one in altered {
+            flipped.tried += 1;
+            let again = crate::judge::judge(case, &plan.contracts[&case.contract], &one.record);
+            if again.green {
+                flipped.vacuous.push(Vacuous { case: name.clone(), fact: one.fact, alteration: one.alteration });
+            }
+        }
+    }
+    flipped
+}
+
+fn alterations(case: &PlannedCase, record: &Record) -> Vec<Altered> {
+    if case.ends.is_some() {
+        return vec![Altered {
+            fact: "the declared end".into(),
+            alteration: "did not come".into(),
+            record: Record {
+                oracles: record.oracles.clone().map(cleaned).or_else(|| Some(cleaned(Oracles::default()))),
+                console: Vec::new(),
+                end: End::Complete,
+                ..record.clone()
+            },
+        }];
+    }
+    let behind = |step: &&PlannedStep| step.excluded.is_none() && is_behind_a_claim(case, step);
+    let mut all: Vec<Altered> = case.steps.iter().filter(behind).flat_map(|step| of_step(step, record)).collect();
+    if let Some(oracles) = &record.oracles {
+        all.extend(of_oracles(oracles).into_iter().map(|(fact, alteration, oracles)| Altered {
+            fact: format!("oracle {fact}"),
+            alteration: alteration.to_owned(),
+            record: Record { oracles: Some(oracles), ..record.clone() },
+        }));
+    }
+    all
+}
+
+/// It proves a clause itself, or is the twin of a step that does.
+fn is_behind_a_claim(case: &PlannedCase, step: &PlannedStep) -> bool {
+    let claims = |one: &PlannedStep| one.excluded.is_none() && !one.proves.is_empty();
+    claims(step) || case.steps.iter().any(|one| claims(one) && one.twin.as_deref() == Some(&step.id))
+}
+
+fn of_step(step: &PlannedStep, record: &Record) -> Vec<Altered> {
+    let Some(fact) = record.facts.get(&step.id) else { return Vec::new() };
+    let altered = |alteration: String, fact: Option<Fact>| {
+        let mut record = record.clone();
+        match fact {
+            Some(fact) => record.facts.insert(step.id.clone(), fact),
+            None => record.facts.remove(&step.id),
+        };
+        Altered { fact: format!("step {} ({})", step.id, step.label()), alteration, record }
+    };
+    let mut all = vec![altered("is dropped".into(), None)];
+    for outcome in others(&fact.outcome) {
+        let alteration = format!("becomes `{}`", describe(&outcome));
+        all.push(altered(alteration, Some(Fact { outcome, ..fact.clone() })));
+    }
+    if !matches!(fact.outcome, Outcome::Blocked { .. }) && has_bound(step) {
+        let late = Fact { took_ms: u64::MAX / 2, ..fact.clone() };
+        all.push(altered("comes late".into(), Some(late)));
+    }
+    all
+}
+
+/// An `await` without a bound of its own is late by blocking, which is another alteration.
+fn has_bound(step: &PlannedStep) -> bool {
+    matches!(step.action, crate::scenario::Action::Do { .. }) || step.not_after_ms.is_some()
+}
+
+/// Outcomes of other kinds, and another of the same kind where the kind has an argument.
+fn others(outcome: &Outcome) -> Vec<Outcome> {
+    let blocked = Outcome::Blocked { state: "S".into(), wchan: "altered".into(), stack: Vec::new() };
+    let other_errno = Outcome::Errno(if *outcome == Outcome::Errno(EIO) { EPERM } else { EIO });
+    let killed = Outcome::Killed("SIGKILL".into());
+    let differs = Outcome::Differs { at: 0, want: 0, got: 1 };
+    let mut all = vec![other_errno, killed];
+    match outcome {
+        Outcome::Returned(_) => all.extend([blocked, differs]),
+        Outcome::Blocked { .. } => all.push(Outcome::Returned(0)),
+        _ => all.extend([blocked, Outcome::Returned(0)]),
+    }
+    all
+}
+
+const EIO: i32 = 5;
+const EPERM: i32 = 1;
+
+fn of_oracles(seen: &Oracles) -> Vec<(&'static str, &'static str, Oracles)> {
+    let mut all = Vec::new();
+    let mut with = |fact, alteration, change: &dyn Fn(&mut Oracles)| {
+        let mut oracles = seen.clone();
+        change(&mut oracles);
+        all.push((fact, alteration, oracles));
+    };
+    with("pins", "shows one page more pinned", &|one| one.pins_after.acquired += 1);
+    with("regions", "shows a region left", &|one| one.regions_left += 1);
+    with("leases", "shows a lease left", &|one| one.leases_left.push("LEASE".into()));
+    with("stuck", "shows a task left", &|one| {
+        one.stuck.push(StuckTask { actor: "a".into(), state: "D".into(), wchan: "w".into(), stack: Vec::new() });
+    });
+    with("umount", "shows EBUSY", &|one| one.umount.iter_mut().for_each(|umount| umount.errno = 16));
+    with("umount", "is dropped", &|one| one.umount.clear());
+    with("fsck", "shows damage", &|one| one.fsck.iter_mut().for_each(|fsck| fsck.status = Some(4)));
+    with("fsck", "is dropped", &|one| one.fsck.clear());
+    with("log", "shows a warning", &|one| {
+        one.log.push(LogLine { at_us: 0, text: "WARNING: CPU: 0 PID: 1 at fs/x.c:1 altered+0x1/0x2".into() });
+    });
+    with("log", "has lost its mark", &|one| one.log_mark_found = false);
+    all
+}
+
+/// What the oracles of a good case would have shown.
+fn cleaned(mut seen: Oracles) -> Oracles {
+    seen.pins_after = seen.pins_before;
+    seen.regions_left = 0;
+    seen.leases_left.clear();
+    seen.stuck.clear();
+    seen.umount.iter_mut().for_each(|umount| umount.errno = 0);
+    seen.fsck.iter_mut().for_each(|fsck| fsck.status = Some(0));
+    seen.log.clear();
+    seen.log_mark_found = true;
+    seen
+}

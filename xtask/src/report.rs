@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `report`: renders stored results again.
+
+use anyhow::Result;
+use clap::Args;
+use holdfast::home::Home;
+use holdfast::outcome::Exit;
+use holdfast::report::render;
+use holdfast::{run, runs};
+
+use crate::exit;
+
+/// Render the stored results of a run again, judged anew from its facts
+#[derive(Args, Debug)]
+pub(crate) struct Report {
+    /// A run's folder, its name or the beginning of it, or `latest`
+    #[arg(default_value = "latest")]
+    run: String,
+    /// Print results.json instead of the tables
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints a report; the exit is that of the verdicts.
+pub(crate) fn main(report: &Report, home: &Home) -> Result<Exit> {
+    let folder = runs::find(&home.runs, &report.run)?;
+    let results = run::judged_again(&folder)?;
+    if report.json {
+        println!("{}", serde_json::to_string_pretty(&results)?);
+    } else {
+        anstream::print!("{}", render(&results, &folder));
+    }
+    Ok(exit(results.exit))
+}

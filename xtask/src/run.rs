@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `run`: kernels, machines, cases, verdicts.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use holdfast::doctor;
+use holdfast::home::Home;
+use holdfast::machine::accel::{Kind, Wish};
+use holdfast::outcome::Exit;
+use holdfast::plan::{Plan, PlanFile};
+use holdfast::progress::Progress;
+use holdfast::report::render;
+use holdfast::run::{Interrupt, Settings, run};
+use holdfast::runs;
+
+use crate::choice::{Kernels, catalogue};
+use crate::exit;
+
+/// Build kernels, boot them, play cases, judge what came back
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    /// A scenario's path, a glob over case ids, or clause:CONTRACT/CLAUSE
+    #[arg(value_name = "CASE")]
+    cases: Vec<String>,
+    /// Every case there is
+    #[arg(long, conflicts_with_all = ["cases", "plan"])]
+    all: bool,
+    /// A plan of scenarios/plans
+    #[arg(long, value_name = "NAME", conflicts_with = "cases")]
+    plan: Option<String>,
+    #[command(flatten)]
+    kernels: Kernels,
+    #[command(flatten)]
+    how: How,
+    /// Install missing Debian packages first (needs root)
+    #[arg(long)]
+    install: bool,
+    /// Show what would be run, and run nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// How guests are run.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct How {
+    /// Where the run's folder goes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) results: Option<PathBuf>,
+    /// Never use the network; say what would have been fetched
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// Kernel arguments to add
+    #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
+    pub(crate) append: String,
+    /// Cases at the same time [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) jobs: Option<u16>,
+    /// Keep the pmem images of passes too
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// What QEMU executes with
+    #[arg(long, value_enum, default_value_t = Accel::Auto)]
+    pub(crate) accel: Accel,
+    /// No progress, only results
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// What QEMU executes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Accel {
+    /// KVM where it works, TCG elsewhere
+    Auto,
+    /// The host's processor
+    Kvm,
+    /// Translation
+    Tcg,
+}
+
+impl How {
+    /// As the library takes it.
+    pub(crate) fn settings(&self) -> Settings {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Settings {
+            results: self.results.clone(),
+            offline: self.offline,
+            jobs: self.jobs.map_or(cores, usize::from),
+            keep: self.keep,
+            append: self.append.clone(),
+            accelerator: match self.accel {
+                Accel::Auto => Wish::Auto,
+                Accel::Kvm => Wish::Only(Kind::Kvm),
+                Accel::Tcg => Wish::Only(Kind::Tcg),
+            },
+            command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+        }
+    }
+}
+
+impl Run {
+    /// A run of a plan, as `test` does it.
+    pub(crate) fn of_plan(name: &str, how: How) -> Self {
+        Self {
+            cases: Vec::new(),
+            all: false,
+            plan: Some(name.to_owned()),
+            kernels: Kernels::default(),
+            how,
+            install: false,
+            dry_run: false,
+        }
+    }
+}
+
+/// Runs and prints the report; the exit is that of the verdicts.
+pub(crate) fn main(run_args: &Run, home: &Home) -> Result<Exit> {
+    let (contracts, scenarios) = catalogue(home)?;
+    let plan_file = PlanFile::load(&home.scenarios(), run_args.plan.as_deref().unwrap_or("default"))?;
+    let (kernels, requests) = run_args.kernels.resolve(home, &contracts, &plan_file.kernels)?;
+    let selectors = match (run_args.all, run_args.cases.is_empty()) {
+        (true, _) => Vec::new(),
+        (false, true) => plan_file.cases,
+        (false, false) => run_args.cases.clone(),
+    };
+    let plan = Plan::make(&scenarios, &contracts, &kernels, &selectors)?;
+    if run_args.dry_run {
+        for case in plan.cases.iter().filter(|case| case.excluded.is_none()) {
+            anstream::println!("{:16} {}", case.kernel, case.id);
+        }
+        return Ok(Exit::AsExpected);
+    }
+    let progress = Progress::new(run_args.how.quiet);
+    doctor::provide(run_args.install, &progress)?;
+    runs::tidy(run_args.how.results.as_deref().unwrap_or(&home.runs));
+    let interrupt = Interrupt::listen()?;
+    let (results, folder) = run(home, &plan, &requests, &run_args.how.settings(), &progress, &interrupt)?;
+    anstream::print!("{}", render(&results, &folder));
+    Ok(exit(results.exit))
+}
