@@ -81,6 +81,7 @@ pub fn judge(case: &PlannedCase, contract: &Contract, record: &Record) -> CaseRe
     let (undeclared, notes) = splats(contract, record);
     let verdict = verdict(case, record, &steps, &oracles, undeclared);
     let green = match &case.ends {
+        _ if case.excluded.is_some() => true,
         Some(ends) => {
             verdict.kind == ends.verdict && verdict.step == ends.step && verdict.title == ends.title
         }

@@ -25,7 +25,8 @@ pub struct OracleResult {
     pub balance: bool,
 }
 
-/// In the order in which one trouble causes another: a stuck task holds pins, pins hold a mount.
+/// In the order in which one trouble causes another: a stuck task holds a
+/// region, a region holds pins, pins hold a mount.
 pub(super) fn judge(seen: &Oracles) -> Vec<OracleResult> {
     let mut results = Vec::new();
     let mut say = |name: &str, balance: bool, expected: &str, trouble: Option<String>| {
@@ -43,12 +44,12 @@ pub(super) fn judge(seen: &Oracles) -> Vec<OracleResult> {
         text
     });
     say("stuck", true, "no actor outlives SIGKILL", (!seen.stuck.is_empty()).then_some(stuck));
+    let regions = format!("{} left", seen.regions_left);
+    say("regions", true, "no memory region left", (seen.regions_left != 0).then_some(regions));
     let taken = seen.pins_after.acquired.saturating_sub(seen.pins_before.acquired);
     let released = seen.pins_after.released.saturating_sub(seen.pins_before.released);
     let pins = format!("{taken} pages pinned, {released} released");
     say("pins", true, "as many pages released as pinned", (taken != released).then_some(pins));
-    let regions = format!("{} left", seen.regions_left);
-    say("regions", true, "no memory region left", (seen.regions_left != 0).then_some(regions));
     say("leases", true, "no lease left", (!seen.leases_left.is_empty()).then(|| seen.leases_left.join("; ")));
     let umount: Vec<String> = seen
         .umount
