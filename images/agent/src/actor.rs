@@ -5,6 +5,7 @@
 //! has one thread, so `/proc/PID/stack` is where its call waits.
 
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
@@ -91,6 +92,10 @@ pub(crate) struct Actor {
 pub(crate) fn run(stream: OwnedFd) -> ! {
     let mut stream = Patient(File::from(stream));
     let Ok(Call::Play(part)) = read_frame::<Call>(&mut stream) else { sys::exit_now(EXIT_NO_SESSION) };
+    // The kernel's splats name the task: let them name the actor.
+    if let Ok(name) = CString::new(part.name.as_str()) {
+        let _ = nix::sys::prctl::set_name(&name);
+    }
     let (mut actor, outcome) = Actor::new(part);
     let ready = Answer { tag: String::new(), outcome, at_ms: now_ms(), took_ms: 0, more: More::Nothing };
     if write_frame(&mut stream.0, &ready).is_err() {

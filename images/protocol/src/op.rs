@@ -259,7 +259,7 @@ pub struct Device {
 }
 
 /// open(2) flags.
-#[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "the field's own names")]
+#[expect(non_camel_case_types, reason = "the field's own names")]
 #[expect(missing_docs, reason = "open(2) documents them")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OpenFlag {

@@ -27,9 +27,11 @@ pub(crate) fn run(hello: &Hello) {
     let Some(words) = SHELLS.iter().find(|words| Path::new(words[0]).exists()) else {
         return say("no shell in this image");
     };
+    // Its commands, behind the tools of the same name in /sbin.
+    let _ = Command::new("/bin/busybox").args(["--install", "-s", "/bin"]).status();
     let shell = Command::new(words[0])
         .args(&words[1..])
-        .env("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")
+        .env("PATH", "/sbin:/bin")
         .env("HOME", "/tmp")
         .env("PS1", "holdfast# ")
         .status();

@@ -29,6 +29,9 @@ pub(crate) fn close(actor: &mut Actor, handle: &Handle) -> Result<Done, Stop> {
     if !matches!(actor.things.get(handle.id()), Some(Thing::Pipe(..))) {
         return Err(wrong_thing(handle, actor.things.get(handle.id()), "pipe"));
     }
-    actor.things.remove(handle.id());
+    if let Some(Thing::Pipe(read, write)) = actor.things.remove(handle.id()) {
+        nix::unistd::close(write)?;
+        nix::unistd::close(read)?;
+    }
     Ok(Done::default())
 }

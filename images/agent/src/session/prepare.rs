@@ -17,7 +17,7 @@ use crate::ops::files::read_range;
 use crate::ops::{difference, pattern};
 use crate::oracles;
 use crate::sys::{self, Mapping};
-use crate::wire::{DeclaredFile, Part};
+use crate::wire::{Answer, DeclaredFile, Part};
 
 /// How long an actor may take to be ready; a debug kernel under emulation needs seconds.
 const ACTOR_TIMEOUT: Duration = Duration::from_secs(60);
@@ -104,10 +104,10 @@ impl Session {
         }
         for name in &names {
             match self.cast.hear(name, ACTOR_TIMEOUT) {
-                Heard::Answer(answer) => match answer.outcome {
-                    Outcome::NotIssued { why } => return Err(format!("actor {name}: {why}")),
-                    _ => {}
-                },
+                Heard::Answer(Answer { outcome: Outcome::NotIssued { why }, .. }) => {
+                    return Err(format!("actor {name}: {why}"));
+                }
+                Heard::Answer(_) => {}
                 Heard::Gone(end) => return Err(format!("actor {name} ended at once: {end:?}")),
                 Heard::Silence => return Err(format!("actor {name} is not ready after {ACTOR_TIMEOUT:?}")),
             }
