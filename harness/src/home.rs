@@ -40,10 +40,7 @@ impl Home {
             let runs = clone.join("target/holdfast/runs");
             return Ok(Self { data: clone, is_clone: true, cache, runs });
         }
-        let data = match env::var_os("HOLDFAST_DATA") {
-            Some(path) => PathBuf::from(path),
-            None => xdg("XDG_DATA_HOME", ".local/share")?.join("holdfast"),
-        };
+        let data = Self::installed_data()?;
         if !is_data(&data) {
             return Err(bad_input(format!(
                 "{} holds no kernel-configs: run `cargo xtask install` in a clone of Holdfast, or set HOLDFAST_DATA to one",
@@ -52,6 +49,17 @@ impl Home {
         }
         let runs = xdg("XDG_STATE_HOME", ".local/state")?.join("holdfast/runs");
         Ok(Self { data, is_clone: false, cache, runs })
+    }
+
+    /// Where an installed copy has its data.
+    ///
+    /// # Errors
+    /// When `HOME` is not set.
+    pub fn installed_data() -> Result<PathBuf> {
+        match env::var_os("HOLDFAST_DATA") {
+            Some(path) => Ok(PathBuf::from(path)),
+            None => Ok(xdg("XDG_DATA_HOME", ".local/share")?.join("holdfast")),
+        }
     }
 
     /// Folder of the kernels' descriptions.

@@ -2,6 +2,7 @@
 //! Holdfast's library, in the order data flows: what is to be done ([`home`] finds it), kernels,
 //! images, machines, cases, verdicts, reports.
 
+pub mod bench;
 pub mod case;
 pub mod contract;
 pub mod doctor;

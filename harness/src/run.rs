@@ -141,6 +141,23 @@ pub fn run(
     Ok((results, folder.path.clone()))
 }
 
+/// One machine, ready to be booted by hand.
+///
+/// # Errors
+/// When its kernel or image cannot be built.
+pub fn machine_of(
+    home: &Home,
+    request: &kernel::Request,
+    settings: &Settings,
+    progress: &Progress,
+    interrupt: &Interrupt,
+) -> Result<Machine> {
+    let options = kernel::Options { offline: settings.offline, jobs: None };
+    let accelerator = accel::choose(&home.cache, settings.accelerator)?;
+    let built = kernel::ensure(home, request, &options, progress, interrupt.flag())?;
+    Ok(machine(&built, &image::ensure(home, image::DEFAULT)?, &accelerator, settings))
+}
+
 /// Builds what the plan needs. A kernel that does not build has rows all the same.
 fn machines(
     home: &Home,
@@ -161,7 +178,7 @@ fn machines(
             Err(_) if interrupt.flag().load(Ordering::Relaxed) => return Err(Interrupted.into()),
             Err(error) if Exit::of_error(&error) == Exit::BadInput => return Err(error),
             Err(error) => {
-                let why = format!("kernel {}: {error:#}", planned.name);
+                let why = format!("{error:#}");
                 progress.say(&why);
                 Err(why)
             }

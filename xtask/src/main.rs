@@ -2,13 +2,17 @@
 //! `cargo xtask`, and `holdfast` once installed: flags and dispatch, one file per subcommand, no
 //! logic.
 
+mod bench;
 mod choice;
 mod clean;
 mod doctor;
+mod install;
 mod list;
 mod report;
 mod run;
 mod selftest;
+mod shell;
+mod test;
 
 use std::process::ExitCode;
 
@@ -31,24 +35,40 @@ enum Command {
     Report(report::Report),
     Doctor(doctor::Doctor),
     Clean(clean::Clean),
+    Shell(shell::Shell),
     Selftest(selftest::Selftest),
+    Bench(bench::Bench),
+    Test(test::Test),
+    Install(install::Install),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = Home::find().and_then(|home| match &cli.command {
-        Command::Run(args) => run::main(args, &home),
-        Command::List(args) => list::main(args, &home),
-        Command::Report(args) => report::main(args, &home),
-        Command::Doctor(args) => doctor::main(args, &home),
-        Command::Clean(args) => clean::main(args, &home),
-        Command::Selftest(args) => selftest::main(args, &home),
+    let result = Home::find().and_then(|home| {
+        // What only a live process could remove is removed by the next command.
+        holdfast::runs::tidy(&home.runs);
+        dispatch(&cli.command, &home)
     });
     let exit = result.unwrap_or_else(|error| {
         anstream::eprintln!("error: {error:#}");
         Exit::of_error(&error)
     });
     ExitCode::from(exit.code())
+}
+
+fn dispatch(command: &Command, home: &Home) -> anyhow::Result<Exit> {
+    match command {
+        Command::Run(args) => run::main(args, home),
+        Command::List(args) => list::main(args, home),
+        Command::Report(args) => report::main(args, home),
+        Command::Doctor(args) => doctor::main(args, home),
+        Command::Clean(args) => clean::main(args, home),
+        Command::Shell(args) => shell::main(args, home),
+        Command::Selftest(args) => selftest::main(args, home),
+        Command::Bench(args) => bench::main(args, home),
+        Command::Test(args) => test::main(args, home),
+        Command::Install(args) => install::main(args, home),
+    }
 }
 
 /// The exit of a stored code.

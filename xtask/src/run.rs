@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `run`: kernels, machines, cases, verdicts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use holdfast::contract::Contracts;
 use holdfast::doctor;
 use holdfast::home::Home;
 use holdfast::machine::accel::{Kind, Wish};
-use holdfast::outcome::Exit;
+use holdfast::outcome::{Exit, bad_input};
 use holdfast::plan::{Plan, PlanFile};
 use holdfast::progress::Progress;
 use holdfast::report::render;
-use holdfast::run::{Interrupt, Settings, run};
+use holdfast::run::{Interrupt, Requests, Settings, run};
 use holdfast::runs;
+use holdfast::scenario::{Scenario, load_file};
 
 use crate::choice::{Kernels, catalogue};
 use crate::exit;
@@ -115,8 +117,20 @@ impl Run {
 }
 
 /// Runs and prints the report; the exit is that of the verdicts.
-pub(crate) fn main(run_args: &Run, home: &Home) -> Result<Exit> {
-    let (contracts, scenarios) = catalogue(home)?;
+pub(crate) fn main(run: &Run, home: &Home) -> Result<Exit> {
+    if !run.dry_run {
+        return Ok(play(run, home)?.0);
+    }
+    let (plan, _) = planned(run, home)?;
+    for case in plan.cases.iter().filter(|case| case.excluded.is_none()) {
+        anstream::println!("{:16} {}", case.kernel, case.id);
+    }
+    Ok(Exit::AsExpected)
+}
+
+fn planned(run_args: &Run, home: &Home) -> Result<(Plan, Requests)> {
+    let (contracts, mut scenarios) = catalogue(home)?;
+    own_files(&run_args.cases, home, &contracts, &mut scenarios)?;
     let plan_file = PlanFile::load(&home.scenarios(), run_args.plan.as_deref().unwrap_or("default"))?;
     let (kernels, requests) = run_args.kernels.resolve(home, &contracts, &plan_file.kernels)?;
     let selectors = match (run_args.all, run_args.cases.is_empty()) {
@@ -124,18 +138,32 @@ pub(crate) fn main(run_args: &Run, home: &Home) -> Result<Exit> {
         (false, true) => plan_file.cases,
         (false, false) => run_args.cases.clone(),
     };
-    let plan = Plan::make(&scenarios, &contracts, &kernels, &selectors)?;
-    if run_args.dry_run {
-        for case in plan.cases.iter().filter(|case| case.excluded.is_none()) {
-            anstream::println!("{:16} {}", case.kernel, case.id);
+    Ok((Plan::make(&scenarios, &contracts, &kernels, &selectors)?, requests))
+}
+
+/// Adds scenarios named by path that lie outside Holdfast's own folder.
+fn own_files(cases: &[String], home: &Home, contracts: &Contracts, all: &mut Vec<Scenario>) -> Result<()> {
+    for case in cases.iter().filter(|case| case.ends_with(".yaml")) {
+        let missing = |error| bad_input(format!("cannot open the scenario {case}: {error}"));
+        let path = Path::new(case).canonicalize().map_err(missing)?;
+        if !path.starts_with(home.scenarios().canonicalize()?) {
+            let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+            all.extend(load_file(&folder, &path, contracts)?);
         }
-        return Ok(Exit::AsExpected);
     }
+    Ok(())
+}
+
+/// Runs, prints the report, and says where the run's folder is.
+pub(crate) fn play(run_args: &Run, home: &Home) -> Result<(Exit, PathBuf)> {
+    let (plan, requests) = planned(run_args, home)?;
     let progress = Progress::new(run_args.how.quiet);
     doctor::provide(run_args.install, &progress)?;
-    runs::tidy(run_args.how.results.as_deref().unwrap_or(&home.runs));
+    if let Some(results) = &run_args.how.results {
+        runs::tidy(results);
+    }
     let interrupt = Interrupt::listen()?;
     let (results, folder) = run(home, &plan, &requests, &run_args.how.settings(), &progress, &interrupt)?;
     anstream::print!("{}", render(&results, &folder));
-    Ok(exit(results.exit))
+    Ok((exit(results.exit), folder))
 }

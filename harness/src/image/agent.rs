@@ -21,7 +21,11 @@ const RUSTFLAGS: &str = "-C target-feature=+crt-static";
 const SHOWN_LINES: usize = 60;
 
 /// The bytes of the agent.
-pub(super) fn binary(home: &Home) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// Bad input when an installed copy lost it or a library to build it with is missing; otherwise when
+/// it does not build.
+pub fn binary(home: &Home) -> Result<Vec<u8>> {
     let path = if home.is_clone { build(home)? } else { home.data.join("agent") };
     if !path.is_file() {
         return Err(bad_input(format!(

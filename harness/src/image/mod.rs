@@ -16,6 +16,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
+pub use agent::binary as agent;
+
 use crate::home::Home;
 
 /// The image every case runs on.

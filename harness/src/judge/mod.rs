@@ -157,6 +157,11 @@ fn verdict(
         End::Fault { why } => return Verdict::because(Kind::Infra, why.clone()),
         _ => {}
     }
+    if record.hello.is_none()
+        && let Some(why) = unbooted(&record.end, undeclared.as_deref())
+    {
+        return Verdict::because(Kind::Inconclusive, why);
+    }
     if let Some(title) = undeclared {
         return Verdict { title: Some(title), ..Verdict::of(Kind::KernelBug) };
     }
@@ -191,6 +196,17 @@ fn verdict(
         return Verdict::because(Kind::Inconclusive, "no step that expects something was applicable");
     }
     Verdict::of(Kind::Pass)
+}
+
+/// Why there was no hello: a kernel that does not boot is skipped by a bisection, not blamed.
+fn unbooted(end: &End, title: Option<&str>) -> Option<String> {
+    let how = match end {
+        End::QemuEnded { how, .. } => format!("QEMU ended: {how}"),
+        End::Deadline { after_ms, .. } => format!("no hello within {:.0} s", *after_ms as f64 / 1000.0),
+        _ => return None,
+    };
+    let title = title.map(|title| format!("{title}; ")).unwrap_or_default();
+    Some(format!("the guest did not boot: {title}{how}; see console.log and qemu.log"))
 }
 
 /// What had to be so before any result says anything; `None` when all of it was.

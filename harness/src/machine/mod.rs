@@ -8,7 +8,9 @@ mod qmp;
 mod vm;
 
 use std::path::PathBuf;
+use std::process::Command;
 
+use anyhow::{Context, Result};
 use holdfast_protocol::{Device, Place};
 
 pub use command::{CONSOLE, Ports, arguments, script};
@@ -59,4 +61,18 @@ pub fn pmem_file(place: Place) -> &'static str {
         Place::Xfs => "pmem-xfs.img",
         Place::Devdax => "pmem-devdax.img",
     }
+}
+
+/// Boots the machine with the terminal as its console, on pmem of its own, and waits for its end.
+///
+/// # Errors
+/// When QEMU cannot be run or ends with an error.
+pub fn interactive(machine: &Machine) -> Result<()> {
+    let folder = tempfile::tempdir().context("cannot make a folder for the machine")?;
+    let path = folder.path().join("qemu.sh");
+    std::fs::write(&path, script(machine)).with_context(|| format!("cannot write {}", path.display()))?;
+    let status = Command::new("setpriv").args(["--pdeathsig", "TERM", "sh"]).arg(&path).status();
+    let status = status.context("cannot run setpriv and sh")?;
+    anyhow::ensure!(status.success(), "QEMU ended with {status}");
+    Ok(())
 }

@@ -28,8 +28,16 @@ pub fn render(results: &Results, folder: &Path) -> String {
     let kernels: Vec<&str> = names(results);
     let _ = writeln!(text, "\n{}", rows(results, &kernels));
     let _ = writeln!(text, "\n{}", clauses(results, &kernels));
+    let mut shown: Vec<&CaseResult> = Vec::new();
     for case in results.cases.iter().filter(|case| !case.green) {
-        red(&mut text, case, folder);
+        // One build that failed is one message, not one for each case that needed it.
+        if shown.iter().any(|one| one.kernel == case.kernel && one.verdict == case.verdict && is_no_verdict(one)) {
+            continue;
+        }
+        shown.push(case);
+        let same = results.cases.iter().filter(|one| one.kernel == case.kernel && one.verdict == case.verdict);
+        let more = if is_no_verdict(case) { same.count() - 1 } else { 0 };
+        red(&mut text, case, more, folder);
     }
     let notes: BTreeSet<String> = results
         .cases
@@ -114,9 +122,14 @@ fn clauses(results: &Results, kernels: &[&str]) -> Table {
     table
 }
 
-fn red(text: &mut String, case: &CaseResult, folder: &Path) {
+fn is_no_verdict(case: &CaseResult) -> bool {
+    matches!(case.verdict.kind, Kind::Infra | Kind::Inconclusive | Kind::NotRun)
+}
+
+fn red(text: &mut String, case: &CaseResult, more: usize, folder: &Path) {
     let verdict = &case.verdict;
-    let _ = writeln!(text, "{RED}{}{RED:#}  {} on {}", verdict.kind.name(), case.id, case.kernel);
+    let more = if more > 0 { format!(", and {more} more cases") } else { String::new() };
+    let _ = writeln!(text, "{RED}{}{RED:#}  {} on {}{more}", verdict.kind.name(), case.id, case.kernel);
     let mut say = |head: &str, what: &str| {
         let what = what.trim().replace('\n', "\n            ");
         let _ = writeln!(text, "  {head:9} {what}");

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Measures boots as ratios within one run: how far a ready guest is from the floor.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::machine::{Machine, QEMU, Vm, cancel_pair};
+use crate::progress::Progress;
+
+/// Times of both boots, in milliseconds, in the order they were measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Boots {
+    /// Version of this form.
+    pub format: u32,
+    /// The kernel.
+    pub kernel: String,
+    /// How QEMU executed.
+    pub accelerator: String,
+    /// QEMU's whole life around a kernel whose init powers off at once.
+    pub floor_ms: Vec<u64>,
+    /// From starting QEMU to the agent's hello with pmem, both file systems and RDMA ready.
+    pub hello_ms: Vec<u64>,
+    /// Median of [`floor_ms`](Self::floor_ms).
+    pub floor_median_ms: u64,
+    /// Median of [`hello_ms`](Self::hello_ms).
+    pub hello_median_ms: u64,
+    /// The second by the first.
+    pub ratio: f64,
+}
+
+/// What a hello may cost, in floors.
+pub const GOAL: f64 = 1.5;
+/// Longer than any boot that is worth measuring.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Measures `rounds` of each boot, alternating, so that a change of the host's load hits both.
+///
+/// # Errors
+/// When a guest does not boot.
+pub fn boots(machine: &Machine, floor_image: &Path, name: &str, rounds: u32, progress: &Progress) -> Result<Boots> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let bar = progress.bar("boots", Some(u64::from(rounds) * 2));
+    let mut floor_ms = Vec::new();
+    let mut hello_ms = Vec::new();
+    for _ in 0..rounds {
+        floor_ms.push(floor(machine, floor_image)?);
+        bar.step("floor");
+        hello_ms.push(runtime.block_on(hello(machine))?);
+        bar.step("hello");
+    }
+    bar.finish("");
+    let (floor_median_ms, hello_median_ms) = (median(&floor_ms), median(&hello_ms));
+    Ok(Boots {
+        format: 1,
+        kernel: name.to_owned(),
+        accelerator: machine.accelerator.kind.name().to_owned(),
+        ratio: hello_median_ms as f64 / floor_median_ms.max(1) as f64,
+        floor_ms,
+        hello_ms,
+        floor_median_ms,
+        hello_median_ms,
+    })
+}
+
+/// The floor's command line is fixed and never tuned: q35, SeaBIOS, `-cpu max`, one processor,
+/// 512 MiB, no pmem, the kernel's console on a serial port, an init that powers off.
+fn floor(machine: &Machine, image: &Path) -> Result<u64> {
+    let begun = Instant::now();
+    let status = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", QEMU])
+        .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
+        .args(["-machine", &format!("q35,accel={}", machine.accelerator.kind.name())])
+        .args(["-cpu", "max", "-smp", "1", "-m", "512M", "-serial", "null"])
+        .arg("-kernel")
+        .arg(&machine.kernel)
+        .arg("-initrd")
+        .arg(image)
+        .args(["-append", "console=ttyS0 loglevel=5 oops=panic panic=-1 -- holdfast.floor"])
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot run setpriv and {QEMU}"))?;
+    anyhow::ensure!(status.success(), "the floor's QEMU ended with {status}");
+    Ok(millis(begun.elapsed()))
+}
+
+async fn hello(machine: &Machine) -> Result<u64> {
+    let folder = tempfile::tempdir().context("cannot make a folder for the machine")?;
+    let (_sender, wish) = cancel_pair();
+    let mut vm = Vm::spawn(machine, folder.path(), wish)?;
+    let said = vm.hello(DEADLINE).await;
+    let after = millis(vm.age());
+    vm.stop().await;
+    let console = || fs::read_to_string(folder.path().join(crate::machine::CONSOLE)).unwrap_or_default();
+    match said {
+        Ok(_) => Ok(after),
+        Err(broken) => anyhow::bail!("the guest did not say hello: {broken:?}\n{}", console()),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn median(values: &[u64]) -> u64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    match sorted.len() {
+        0 => 0,
+        len if len % 2 == 1 => sorted[len / 2],
+        len => (sorted[len / 2 - 1] + sorted[len / 2]) / 2,
+    }
+}
+
+impl fmt::Display for Boots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let range = |values: &[u64]| {
+            format!("{} to {}", values.iter().min().unwrap_or(&0), values.iter().max().unwrap_or(&0))
+        };
+        writeln!(f, "{} under {}, {} rounds, milliseconds", self.kernel, self.accelerator, self.floor_ms.len())?;
+        writeln!(f, "         median  range")?;
+        writeln!(f, "floor  {:8}  {}", self.floor_median_ms, range(&self.floor_ms))?;
+        writeln!(f, "hello  {:8}  {}", self.hello_median_ms, range(&self.hello_ms))?;
+        write!(f, "hello is {:.2} times the floor (goal: at most {GOAL})", self.ratio)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between() {
+        assert_eq!(median(&[3, 1, 2]), 2);
+        assert_eq!(median(&[4, 1, 3, 2]), 2);
+        assert_eq!(median(&[]), 0);
+    }
+}

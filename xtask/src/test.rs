@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `test`: everything, the fast first.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use holdfast::doctor;
+use holdfast::flip::flip;
+use holdfast::home::Home;
+use holdfast::outcome::{Exit, bad_input};
+use holdfast::progress::Progress;
+
+use crate::run::{How, Run};
+
+/// Format, lints, unit tests, then the plan `ci` on real machines
+#[derive(Args, Debug)]
+pub(crate) struct Test {
+    /// Install missing Debian packages first (needs root)
+    #[arg(long)]
+    install: bool,
+    /// Also what takes too long for every change
+    #[arg(long)]
+    full: bool,
+    #[command(flatten)]
+    how: How,
+}
+
+/// Tells the tests that boot machines to do all they can.
+const FULL: &str = "HOLDFAST_FULL";
+
+/// Stops at the first stage that fails.
+pub(crate) fn main(test: &Test, home: &Home) -> Result<Exit> {
+    if !home.is_clone {
+        return Err(bad_input("test works in a clone of Holdfast: run `cargo xtask test` there"));
+    }
+    let progress = Progress::new(test.how.quiet);
+    doctor::provide(test.install, &progress)?;
+    let stages: [(&str, &[&str]); 3] = [
+        ("format", &["fmt", "--all", "--check"]),
+        ("lints", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        ("unit tests", &["test", "--quiet", "--workspace"]),
+    ];
+    for (name, arguments) in stages {
+        cargo(home, name, arguments, test.full)?;
+    }
+    heading("plan ci on real machines");
+    let run = Run::of_plan("ci", How { keep: false, ..test.how.clone() });
+    let (exit, folder) = crate::run::play(&run, home)?;
+    if exit != Exit::AsExpected {
+        return Ok(exit);
+    }
+    heading("altered facts");
+    let (plan, records) = holdfast::run::stored(&folder)?;
+    let flipped = flip(&plan, &records);
+    for vacuous in &flipped.vacuous {
+        anstream::println!("vacuous  {vacuous}");
+    }
+    anstream::println!("{} alterations, {} stayed green", flipped.tried, flipped.vacuous.len());
+    anyhow::ensure!(flipped.tried > 0, "there was no fact to alter");
+    if !flipped.vacuous.is_empty() || !flipped.idle.is_empty() {
+        return Ok(Exit::NotAsExpected);
+    }
+    let machines = ["test", "--package", "xtask", "--test", "machines", "--", "--ignored", "--test-threads=1"];
+    cargo(home, "tests on real machines", &machines, test.full)?;
+    Ok(Exit::AsExpected)
+}
+
+fn cargo(home: &Home, name: &str, arguments: &[&str], full: bool) -> Result<()> {
+    heading(name);
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(arguments).current_dir(&home.data);
+    if full {
+        command.env(FULL, "1");
+    }
+    let status = command.status().context("cannot run cargo")?;
+    anyhow::ensure!(status.success(), "{name}: cargo {}: {status}", arguments.join(" "));
+    Ok(())
+}
+
+fn heading(name: &str) {
+    anstream::println!("\n== {name}");
+}
