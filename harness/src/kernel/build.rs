@@ -153,6 +153,7 @@ fn configure(cache: &Path, plan: &Plan, slot: &Slot, make: &Make<'_>) -> Result<
     let resolved = fs::read_to_string(&path)?;
     let dropped = config::dropped(&plan.asked, &resolved);
     if !dropped.is_empty() {
+        slot.end_build(None)?;
         let reasons: Vec<String> =
             dropped.iter().map(|dropped| kconfig::explain(&slot.tree(), dropped, &resolved)).collect();
         bail!("kernel {}: the configuration does not honour\n  {}", plan.name, reasons.join("\n  "));

@@ -12,11 +12,12 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::tools;
+use crate::outcome::Interrupted;
 use crate::progress::Bar;
 
 /// Runs its arguments and ends the whole process group when standard input ends: the other end is
@@ -110,7 +111,7 @@ impl Make<'_> {
         loop {
             if self.cancel.load(Ordering::Relaxed) {
                 group.stop();
-                bail!("make was interrupted");
+                return Err(Error::new(Interrupted).context("make was stopped"));
             }
             match lines.recv_timeout(POLL) {
                 Ok(line) => each(&line),
@@ -321,7 +322,7 @@ mod tests {
             cancel.store(true, Ordering::Relaxed);
             worker.join().unwrap()
         });
-        assert!(result.unwrap_err().to_string().contains("interrupted"));
+        assert!(result.unwrap_err().is::<Interrupted>());
         for name in ["pid", "child"] {
             let pid: i32 = fs::read_to_string(dir.path().join(name)).unwrap().trim().parse().unwrap();
             // A killed process that nobody reaped yet is a zombie: it runs nothing.

@@ -263,3 +263,61 @@ pub(super) fn nearest<'a>(word: &str, valid: impl Iterator<Item = &'a str>) -> O
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "about: x\ncontract: mainline\nsources:\n  - debian: linux-source-6.12\n    tested: 6.12.117\nbase: tinyconfig\nfragments: [base]\n";
+
+    fn home(dir: &Path, yaml: &str) -> Home {
+        let kernel = dir.join("kernel-configs/mine-6.12");
+        fs::create_dir_all(kernel.join("patches")).unwrap();
+        fs::create_dir_all(dir.join("kernel-configs/fragments")).unwrap();
+        fs::write(dir.join("kernel-configs/fragments/base.config"), "").unwrap();
+        fs::write(dir.join("kernel-configs/fragments/rdma.config"), "").unwrap();
+        fs::write(kernel.join(FILE_NAME), yaml).unwrap();
+        for patch in ["0002-b.patch", "0001-a.patch", "README"] {
+            fs::write(kernel.join("patches").join(patch), "").unwrap();
+        }
+        Home { data: dir.to_owned(), is_clone: true, cache: dir.join("cache"), runs: dir.join("runs") }
+    }
+
+    #[test]
+    fn a_description_is_read_with_its_series_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = spec(&home(dir.path(), GOOD), "mine-6.12").unwrap();
+        assert_eq!(spec.sources[0].origin, Origin::Debian("linux-source-6.12".into()));
+        assert_eq!(spec.base, Base::TinyConfig);
+        let patches: Vec<_> =
+            spec.patches.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(patches, ["0001-a.patch", "0002-b.patch"]);
+    }
+
+    #[test]
+    fn mistakes_are_told_with_place_and_the_nearest_word() {
+        let check = |from: &str, to: &str, place: &str, expect: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let yaml = GOOD.replace(from, to);
+            let error = spec(&home(dir.path(), &yaml), "mine-6.12").unwrap_err();
+            assert!(error.is::<crate::outcome::BadInput>());
+            let error = error.to_string();
+            assert!(error.contains(&format!("mine-6.12/kernel.yaml:{place}")), "{error}");
+            assert!(error.contains(expect), "{error}");
+        };
+        check("fragments", "fragmnets", "7:1", "did you mean `fragments`?");
+        check("contract: mainline\n", "", "", "missing field `contract`");
+        check("tinyconfig", "tinyconfg", "6:7", "did you mean `tinyconfig`?");
+        check("debian", "debain", "4:5", "did you mean `debian`?");
+        check("[base]", "[base, rmda]", "7:19", "did you mean `rdma`?");
+        check("  - debian: linux-source-6.12\n  ", "  -", "", "exactly one of `debian` and `git`");
+    }
+
+    #[test]
+    fn an_unknown_kernel_is_told_with_the_nearest_and_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = spec(&home(dir.path(), GOOD), "mine-6.2").unwrap_err().to_string();
+        assert_eq!(error, "unknown kernel `mine-6.2`; did you mean `mine-6.12`? (there are: mine-6.12)");
+        assert_eq!(nearest("zzz", ["mine-6.12"].into_iter()), None);
+    }
+}

@@ -180,3 +180,121 @@ fn decode(text: &[u8]) -> Option<BTreeMap<String, (Stamp, [u8; 32])>> {
     }
     Some(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::process::Command;
+
+    use super::*;
+
+    fn git(tree: &Path, arguments: &[&str]) {
+        let status = Command::new("git")
+            .args(["-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgSign=false", "-C"])
+            .arg(tree)
+            .args(arguments)
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// A git tree in which somebody has worked and built.
+    fn dirty_tree(dir: &Path) -> PathBuf {
+        let tree = dir.join("linux");
+        fs::create_dir_all(tree.join("mm")).unwrap();
+        git(dir, &["init", "--quiet", "linux"]);
+        let write = |path: &str, text: &str| fs::write(tree.join(path), text).unwrap();
+        write(".gitignore", "*.o\n.config\n");
+        write("Makefile", "VERSION = 6\n");
+        write("mm/gup.c", "committed\n");
+        write("mm/gone.c", "deleted later\n");
+        write("run.sh", "true\n");
+        fs::set_permissions(tree.join("run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::symlink("mm/gup.c", tree.join("link")).unwrap();
+        git(&tree, &["add", "--all"]);
+        git(&tree, &["commit", "--quiet", "--message=base"]);
+        write("mm/gup.c", "uncommitted\n");
+        write("mm/new.c", "new\n");
+        fs::remove_file(tree.join("mm/gone.c")).unwrap();
+        write("mm/gup.o", "an object of an in-tree build");
+        write(".config", "CONFIG_X=y\n");
+        tree
+    }
+
+    /// Every file and folder below, `.git` included: mode, size, times of content and of inode.
+    fn snapshot(tree: &Path) -> Vec<(PathBuf, u32, u64, i64, i64, i64, i64)> {
+        let mut all = Vec::new();
+        let mut folders = vec![tree.to_owned()];
+        while let Some(folder) = folders.pop() {
+            let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+            for path in entries.chain([folder.clone()]) {
+                let meta = fs::symlink_metadata(&path).unwrap();
+                if meta.is_dir() && path != folder {
+                    folders.push(path.clone());
+                }
+                let times = (meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
+                all.push((path, meta.mode(), meta.size(), times.0, times.1, times.2, times.3));
+            }
+        }
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn what_is_there_now_is_taken_and_nothing_is_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dirty_tree(dir.path());
+        let cache = dir.path().join("cache");
+        // A stale index is what a careless `git status` would refresh on disk.
+        fs::write(tree.join("run.sh"), "true\n").unwrap();
+        let before = snapshot(&tree);
+        let canonical = canonical(&tree).unwrap();
+        let files = scan(&cache, &canonical).unwrap();
+        let unpacked = dir.path().join("unpacked");
+        let commit = super::super::source::commit_of(&canonical, "HEAD").unwrap();
+        super::super::source::archive(&canonical, &commit, &unpacked).unwrap();
+        assert_eq!(snapshot(&tree), before);
+
+        let paths: Vec<&str> = files.keys().map(String::as_str).collect();
+        assert_eq!(paths, [".gitignore", "Makefile", "link", "mm/gup.c", "mm/new.c", "run.sh"]);
+        assert_eq!(files["run.sh"].kind, Kind::Executable);
+        assert_eq!(files["link"].kind, Kind::Link);
+        assert_eq!(files["mm/gup.c"].hash, <[u8; 32]>::from(Sha256::digest("uncommitted\n")));
+        assert_eq!(fs::read_to_string(unpacked.join("mm/gup.c")).unwrap(), "committed\n");
+    }
+
+    #[test]
+    fn a_second_look_rehashes_only_what_was_touched_or_young() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dirty_tree(dir.path());
+        let cache = dir.path().join("cache");
+        let first = scan(&cache, &tree).unwrap();
+        // All files are younger than the clock's grain: none may be remembered.
+        assert!(Memory::load(&cache, &tree).files.is_empty());
+        std::thread::sleep(RACY + Duration::from_millis(100));
+        assert_eq!(scan(&cache, &tree).unwrap(), first);
+        let memory = Memory::load(&cache, &tree);
+        assert_eq!(memory.files.len(), first.len());
+
+        // What is remembered is believed: a wrong hash in the memory comes back, so nothing was read.
+        let text = fs::read_to_string(&memory.path).unwrap();
+        let hash = files::hex(&first["Makefile"].hash);
+        fs::write(&memory.path, text.replace(&hash, &"0".repeat(64))).unwrap();
+        fs::write(tree.join("mm/gup.c"), "UNCOMMITTED\n").unwrap();
+        let third = scan(&cache, &tree).unwrap();
+        assert_eq!(third["Makefile"].hash, [0; 32]);
+        assert_eq!(third["mm/gup.c"].hash, <[u8; 32]>::from(Sha256::digest("UNCOMMITTED\n")));
+    }
+
+    #[test]
+    fn what_is_no_git_tree_is_refused_with_a_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = canonical(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("not a git tree") && error.contains("git init"), "{error}");
+        let tree = dirty_tree(dir.path());
+        let error = canonical(&tree.join("mm")).unwrap_err().to_string();
+        assert!(error.contains("not the top") && error.contains("linux is"), "{error}");
+        assert!(canonical(&dir.path().join("nowhere")).is_err());
+        assert!(check_is_kernel(&Files::new(), "x").is_err());
+    }
+}
