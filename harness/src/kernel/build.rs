@@ -52,12 +52,15 @@ pub(super) fn build(
     let jobs = options.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
     let tree = slot.tree();
     let make = Make { tree: &tree, objects: OBJECTS, jobs, cancel };
-    slot.begin_build()?;
-    configure(cache, plan, &slot, &make)?;
+    slot.begin_build(&plan.config_id)?;
+    // An interrupted build left objects behind: then nobody knows how many are missing.
+    let is_cold = !slot.objects().join(".config").exists();
+    let job = Job { cache, plan, slot: &slot, make: &make, progress, is_cold };
+    configure(&job)?;
     let work = Scratch::new(cache, "log")?;
     let log = work.path().join("build.log");
-    let steps = compile(cache, plan, &slot, &make, &log, progress)?;
-    slot.end_build(Some(plan.config_id.clone()))?;
+    let steps = compile(&job, &log)?;
+    slot.end_build(true)?;
 
     let objects = slot.objects();
     let release_path = objects.join("include/config/kernel.release");
@@ -83,6 +86,16 @@ pub(super) fn build(
         date: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
     };
     store::publish(cache, &Products { objects: &objects, log: &log }, manifest)
+}
+
+/// What the steps of one build share.
+struct Job<'a> {
+    cache: &'a Path,
+    plan: &'a Plan,
+    slot: &'a Slot,
+    make: &'a Make<'a>,
+    progress: &'a Progress,
+    is_cold: bool,
 }
 
 /// Brings source and series into the slot; gives the source's point release.
@@ -136,7 +149,8 @@ fn fill(cache: &Path, plan: &Plan, slot: &Slot, progress: &Progress) -> Result<S
 
 /// Resolves base and fragments, checks each request, and writes `.config` only when it is another
 /// one, so that make stays incremental.
-fn configure(cache: &Path, plan: &Plan, slot: &Slot, make: &Make<'_>) -> Result<()> {
+fn configure(job: &Job<'_>) -> Result<()> {
+    let Job { cache, plan, slot, make, .. } = job;
     let objects = slot.objects();
     fs::create_dir_all(&objects)?;
     let work = Scratch::new(cache, "config")?;
@@ -153,7 +167,7 @@ fn configure(cache: &Path, plan: &Plan, slot: &Slot, make: &Make<'_>) -> Result<
     let resolved = fs::read_to_string(&path)?;
     let dropped = config::dropped(&plan.asked, &resolved);
     if !dropped.is_empty() {
-        slot.end_build(None)?;
+        slot.end_build(false)?;
         let reasons: Vec<String> =
             dropped.iter().map(|dropped| kconfig::explain(&slot.tree(), dropped, &resolved)).collect();
         bail!("kernel {}: the configuration does not honour\n  {}", plan.name, reasons.join("\n  "));
@@ -165,16 +179,9 @@ fn configure(cache: &Path, plan: &Plan, slot: &Slot, make: &Make<'_>) -> Result<
     Ok(())
 }
 
-fn compile(
-    cache: &Path,
-    plan: &Plan,
-    slot: &Slot,
-    make: &Make<'_>,
-    log: &Path,
-    progress: &Progress,
-) -> Result<u64> {
+fn compile(job: &Job<'_>, log: &Path) -> Result<u64> {
+    let Job { cache, plan, slot, make, progress, is_cold } = job;
     let counts = cache.join("steps").join(&plan.config_id);
-    let is_cold = !slot.objects().join("vmlinux.o").exists();
     let counted = fs::read_to_string(&counts).ok().and_then(|text| text.trim().parse().ok());
     let bar = progress.bar(plan.name.clone(), is_cold.then(|| counted.unwrap_or(COLD_STEPS)));
     let begun = Instant::now();
@@ -185,11 +192,11 @@ fn compile(
         let kept = failed.join(format!("{}.log", plan.name));
         fs::copy(log, &kept).with_context(|| format!("{} cannot be written", kept.display()))?;
         let errors = make::errors_in(log);
-        slot.end_build(None)?;
+        slot.end_build(false)?;
         bail!("kernel {} does not build:\n{errors}\nthe whole log: {}", plan.name, kept.display());
     }
     bar.finish(&format!("built: {} steps in {:.0} s", ended.steps, begun.elapsed().as_secs_f64()));
-    if is_cold {
+    if *is_cold {
         // Only the next bar's estimate hangs on it.
         let _ = scratch::create_dir(&cache.join("steps"))
             .and_then(|()| slot::replace(&counts, ended.steps.to_string().as_bytes()));

@@ -25,16 +25,16 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn letter(self) -> char {
+    fn letter(self) -> u8 {
         match self {
-            Self::Plain => 'f',
-            Self::Executable => 'x',
-            Self::Link => 'l',
+            Self::Plain => b'f',
+            Self::Executable => b'x',
+            Self::Link => b'l',
         }
     }
 
-    fn from_letter(letter: &str) -> Option<Self> {
-        [Self::Plain, Self::Executable, Self::Link].into_iter().find(|kind| letter == kind.letter().to_string())
+    fn from_letter(letter: u8) -> Option<Self> {
+        [Self::Plain, Self::Executable, Self::Link].into_iter().find(|kind| letter == kind.letter())
     }
 
     pub(super) fn of(meta: &fs::Metadata) -> Self {
@@ -182,29 +182,28 @@ pub(super) fn unhex(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// `HASH KIND PATH`, each ended by a NUL: any file name fits.
+/// For each file its kind, the 32 bytes of its hash, its path and a NUL: any file name fits, and a
+/// kernel's list is read back in milliseconds.
 pub(super) fn encode(files: &Files) -> Vec<u8> {
-    let mut text = String::with_capacity(files.len() * 110);
+    let mut bytes = Vec::with_capacity(files.len() * 80);
     for (path, entry) in files {
-        text.push_str(&hex(&entry.hash));
-        text.push(' ');
-        text.push(entry.kind.letter());
-        text.push(' ');
-        text.push_str(path);
-        text.push('\0');
+        bytes.push(entry.kind.letter());
+        bytes.extend_from_slice(&entry.hash);
+        bytes.extend_from_slice(path.as_bytes());
+        bytes.push(0);
     }
-    text.into_bytes()
+    bytes
 }
 
-/// The inverse of [`encode`]; none when the text is anything else.
-pub(super) fn decode(bytes: &[u8]) -> Option<Files> {
-    let text = str::from_utf8(bytes).ok()?;
+/// The inverse of [`encode`]; none when the bytes are anything else.
+pub(super) fn decode(mut bytes: &[u8]) -> Option<Files> {
     let mut files = Files::new();
-    for record in text.split_terminator('\0') {
-        let mut parts = record.splitn(3, ' ');
-        let hash = unhex(parts.next()?)?;
-        let kind = Kind::from_letter(parts.next()?)?;
-        files.insert(parts.next()?.to_owned(), Entry { kind, hash });
+    while let Some((letter, rest)) = bytes.split_first() {
+        let kind = Kind::from_letter(*letter)?;
+        let (hash, rest) = rest.split_first_chunk()?;
+        let end = rest.iter().position(|byte| *byte == 0)?;
+        files.insert(str::from_utf8(&rest[..end]).ok()?.to_owned(), Entry { kind, hash: *hash });
+        bytes = &rest[end + 1..];
     }
     Some(files)
 }

@@ -24,11 +24,12 @@ mod tools;
 mod tree;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 
 use crate::home::Home;
+use crate::outcome::Interrupted;
 use crate::progress::Progress;
 
 pub use prune::{Pruned, Pruning, prune};
@@ -125,12 +126,29 @@ pub fn ensure(
     progress: &Progress,
     cancel: &AtomicBool,
 ) -> Result<Built> {
-    let plan = plan::plan(home, request, options, progress)?;
-    let built = match store::find(&home.cache, &plan.key) {
-        Some(built) => built,
-        None => build::build(home, &plan, options, progress, cancel)?,
-    };
-    Ok(plan.label(built))
+    tidy(home);
+    let found = plan::plan(home, request, options, progress).and_then(|plan| {
+        let built = match store::find(&home.cache, &plan.key) {
+            Some(built) => built,
+            None => build::build(home, &plan, options, progress, cancel)?,
+        };
+        Ok(plan.label(built))
+    });
+    // Ctrl-C also reaches what runs in our own process group (apt-get, tar): their failure is not
+    // the cause.
+    match found {
+        Err(error) if cancel.load(Ordering::Relaxed) && !error.is::<Interrupted>() => {
+            Err(Error::new(Interrupted).context(error))
+        }
+        found => found,
+    }
+}
+
+/// Removes what killed processes left in the cache. Every [`ensure`] does so; a command that may be
+/// the next one after a kill and builds nothing calls it by itself.
+pub fn tidy(home: &Home) {
+    // Nothing hangs on it: a cache that cannot be written has nothing to tidy.
+    let _ = scratch::tidy(&home.cache);
 }
 
 /// The kernel if it is built already; nothing is fetched or built.

@@ -59,6 +59,16 @@ impl Drop for Scratch {
     }
 }
 
+/// Removes what killed processes left; without a cache folder there is nothing.
+pub(super) fn tidy(cache: &Path) -> Result<()> {
+    let tmp = cache.join("tmp");
+    if !tmp.is_dir() {
+        return Ok(());
+    }
+    let _making = lock(&tmp.join(".making"))?;
+    remove_leftovers(&tmp)
+}
+
 fn remove_leftovers(tmp: &Path) -> Result<()> {
     for entry in fs::read_dir(tmp).with_context(|| format!("{} cannot be read", tmp.display()))? {
         let path = entry?.path();
@@ -176,4 +186,49 @@ pub(super) fn freed_by_removing(dir: &Path) -> u64 {
         }
     }
     bytes + links.values().filter(|(left, _)| *left == 0).map(|(_, size)| size).sum::<u64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leftovers_go_and_folders_of_the_living_stay() {
+        let cache = tempfile::tempdir().unwrap();
+        let alive = Scratch::new(cache.path(), "alive").unwrap();
+        let tmp = cache.path().join("tmp");
+        for dead in ["dead-with-lock", "dead-without"] {
+            fs::create_dir(tmp.join(dead)).unwrap();
+        }
+        fs::write(tmp.join("dead-with-lock.lock"), "").unwrap();
+        tidy(cache.path()).unwrap();
+        assert!(alive.path().is_dir());
+        assert!(!tmp.join("dead-with-lock").exists() && !tmp.join("dead-without").exists());
+        let path = alive.path().to_owned();
+        drop(alive);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn too_little_space_is_told_before_anything_is_done() {
+        let cache = tempfile::tempdir().unwrap();
+        check_space(cache.path(), 1, "x").unwrap();
+        let error = check_space(cache.path(), u64::MAX, "building").unwrap_err().to_string();
+        assert!(error.contains("building needs") && error.contains("MiB are free"), "{error}");
+    }
+
+    #[test]
+    fn shared_files_count_only_when_the_last_name_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        for folder in [&a, &b] {
+            fs::create_dir(folder).unwrap();
+        }
+        fs::write(a.join("own"), vec![1; 100_000]).unwrap();
+        fs::write(a.join("shared"), vec![1; 1_000_000]).unwrap();
+        fs::hard_link(a.join("shared"), b.join("shared")).unwrap();
+        let bytes = freed_by_removing(&a);
+        assert!((100_000..200_000).contains(&bytes), "{bytes}");
+        assert!(freed_by_removing(dir.path()) > 1_000_000);
+    }
 }

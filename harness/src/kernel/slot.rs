@@ -30,6 +30,8 @@ pub(super) const OBJECTS: &str = "holdfast-objects";
 /// What a relative with another configuration counts as, in differing files: nearly everything is
 /// compiled again, yet host tools are spared.
 const OTHER_CONFIG: usize = 1_000_000;
+/// Cloning takes a few seconds: so many files fewer to compile are worth it.
+const WORTH_CLONING: usize = 200;
 /// What a killed build may have left half-written, before the last sign of life of that build.
 const TORN: Duration = Duration::from_secs(10);
 
@@ -48,7 +50,7 @@ pub(super) struct State {
     pub(super) origin: Option<PathBuf>,
     /// True when all objects are those of the listed files and of the configuration.
     pub(super) built: bool,
-    /// Identity of the configuration of the last build that ended well.
+    /// Identity of the configuration the objects were last compiled with.
     pub(super) config: String,
 }
 
@@ -69,8 +71,6 @@ pub(super) struct Wanted<'a> {
 pub(super) struct Synced {
     /// The slot whose objects were cloned.
     pub(super) cloned_from: Option<String>,
-    /// True for a slot without any object: everything is compiled.
-    pub(super) is_cold: bool,
     /// Files that got another content, or went.
     pub(super) changed: usize,
 }
@@ -116,17 +116,23 @@ impl Slot {
     /// # Errors
     /// When the cache cannot be written, or a person's file changed while it was read.
     pub(super) fn sync(&self, cache: &Path, wanted: &Wanted<'_>, config: &str) -> Result<Synced> {
-        match files_in(&self.dir) {
-            Some(present) => self.update(&present, wanted),
-            None => self.create(cache, wanted, config),
+        let Some(present) = files_in(&self.dir) else {
+            return self.create(cache, wanted, nearest(cache, &self.dir, &wanted.files, config));
+        };
+        // What is here is often not the nearest: fragments that changed are built for one kernel, and
+        // all others need not compile everything once more.
+        let own = distance(&self.state(), &present, &wanted.files, config);
+        let other = if own > WORTH_CLONING { nearest(cache, &self.dir, &wanted.files, config) } else { None };
+        match other.filter(|other| other.distance + WORTH_CLONING < own) {
+            Some(other) => self.create(cache, wanted, Some(other)),
+            None => self.update(&present, wanted),
         }
     }
 
-    fn create(&self, cache: &Path, wanted: &Wanted<'_>, config: &str) -> Result<Synced> {
-        let relative = nearest(cache, &self.dir, &wanted.files, config);
+    fn create(&self, cache: &Path, wanted: &Wanted<'_>, relative: Option<Relative>) -> Result<Synced> {
         let work = Scratch::new(cache, "slot")?;
         let tree = work.path().join("tree");
-        let mut synced = Synced { is_cold: relative.is_none(), ..Synced::default() };
+        let mut synced = Synced::default();
         for (path, entry) in &wanted.files {
             let is_old = relative.as_ref().is_none_or(|relative| relative.files.get(path) == Some(entry));
             synced.changed += usize::from(!is_old);
@@ -154,9 +160,8 @@ impl Slot {
         if let Ok(pending) = fs::read_to_string(&pending_path) {
             changed.extend(pending.split_terminator('\0').map(ToOwned::to_owned));
         }
-        let is_cold = !self.objects().join("vmlinux.o").exists();
         if changed.is_empty() {
-            return Ok(Synced { is_cold, ..Synced::default() });
+            return Ok(Synced::default());
         }
         self.set_state(&State { built: false, ..self.state() })?;
         let pending: String = changed.iter().flat_map(|path| [path.as_str(), "\0"]).collect();
@@ -171,25 +176,24 @@ impl Slot {
         }
         replace(&self.dir.join("files"), &files::encode(&wanted.files))?;
         fs::remove_file(&pending_path)?;
-        Ok(Synced { is_cold, changed: changed.len(), ..Synced::default() })
+        Ok(Synced { changed: changed.len(), ..Synced::default() })
     }
 
     /// Notes that a build begins; [`Self::end_build`] takes the note away. A note found here means
     /// that the build before was killed: targets written in its last seconds may be torn (a linker
     /// killed by SIGKILL removes nothing), so they go.
-    pub(super) fn begin_build(&self) -> Result<()> {
+    pub(super) fn begin_build(&self, config: &str) -> Result<()> {
         let note = self.dir.join("building");
         if note.exists() {
             remove_torn(&self.objects())?;
         }
-        self.set_state(&State { built: false, ..self.state() })?;
+        self.set_state(&State { built: false, config: config.to_owned(), ..self.state() })?;
         fs::write(&note, "").with_context(|| format!("{} cannot be written", note.display()))
     }
 
-    pub(super) fn end_build(&self, config: Option<String>) -> Result<()> {
-        let state = self.state();
-        let built = config.is_some();
-        self.set_state(&State { built, config: config.unwrap_or(state.config), ..state })?;
+    /// Notes that make ended by itself; only after a success the objects are those of the files.
+    pub(super) fn end_build(&self, is_success: bool) -> Result<()> {
+        self.set_state(&State { built: is_success, ..self.state() })?;
         fs::remove_file(self.dir.join("building"))?;
         Ok(())
     }
@@ -212,12 +216,18 @@ pub(super) fn describe(dir: &Path) -> State {
 struct Relative {
     dir: PathBuf,
     files: Files,
+    distance: usize,
     _lock: File,
+}
+
+/// How much there is to compile, in differing files.
+fn distance(state: &State, files: &Files, wanted: &Files, config: &str) -> usize {
+    files::differing(files, wanted).len() + if state.config == config { 0 } else { OTHER_CONFIG }
 }
 
 /// The finished slot that differs least; none that somebody works in.
 fn nearest(cache: &Path, own: &Path, wanted: &Files, config: &str) -> Option<Relative> {
-    let mut best: Option<(usize, Relative)> = None;
+    let mut best: Option<Relative> = None;
     for entry in fs::read_dir(Slot::root(cache)).ok()?.flatten() {
         let dir = entry.path();
         if dir == own {
@@ -227,13 +237,12 @@ fn nearest(cache: &Path, own: &Path, wanted: &Files, config: &str) -> Option<Rel
         let Some(lock) = scratch::try_lock(cache, &Slot::lock_name(&name.to_string_lossy())) else { continue };
         let state = state_in(&dir);
         let Some(files) = files_in(&dir).filter(|_| state.built) else { continue };
-        let penalty = if state.config == config { 0 } else { OTHER_CONFIG };
-        let distance = files::differing(&files, wanted).len() + penalty;
-        if best.as_ref().is_none_or(|(least, _)| distance < *least) {
-            best = Some((distance, Relative { dir, files, _lock: lock }));
+        let distance = distance(&state, &files, wanted, config);
+        if best.as_ref().is_none_or(|best| distance < best.distance) {
+            best = Some(Relative { dir, files, distance, _lock: lock });
         }
     }
-    best.map(|(_, relative)| relative)
+    best
 }
 
 /// Puts one file into a slot. An old one is older than any object; otherwise it gets today's time.
@@ -422,8 +431,8 @@ mod tests {
         }
 
         /// What make would leave: objects newer than every source.
-        fn pretend_to_build(&self, slot: &Slot) {
-            slot.begin_build().unwrap();
+        fn pretend_to_build(&self, slot: &Slot, config: &str) {
+            slot.begin_build(config).unwrap();
             fs::create_dir_all(slot.objects().join("tools/objtool")).unwrap();
             fs::write(slot.objects().join("vmlinux.o"), "o").unwrap();
             let tree = slot.tree();
@@ -432,7 +441,7 @@ mod tests {
                 format!("cc -I{}/tools", tree.display()),
             )
             .unwrap();
-            slot.end_build(Some("config".into())).unwrap();
+            slot.end_build(true).unwrap();
         }
     }
 
@@ -450,8 +459,8 @@ mod tests {
     fn only_files_with_another_content_get_a_new_time() {
         let bench = Bench::new();
         let slot = bench.slot("a");
-        assert!(bench.sync(&slot, true).is_cold);
-        bench.pretend_to_build(&slot);
+        assert_eq!(bench.sync(&slot, true), Synced::default());
+        bench.pretend_to_build(&slot, "config");
         assert_eq!(bench.sync(&slot, true).changed, 0);
         assert!(slot.state().built);
 
@@ -477,7 +486,7 @@ mod tests {
             bench.write("mm/old.c", text);
             let slot = bench.slot(name);
             bench.sync(&slot, true);
-            bench.pretend_to_build(&slot);
+            bench.pretend_to_build(&slot, "config");
         }
         bench.write("mm/gup.c", "third");
         let unbuilt = bench.slot("unbuilt");
@@ -486,10 +495,25 @@ mod tests {
 
         let slot = bench.slot("new");
         let synced = bench.sync(&slot, true);
-        assert_eq!(synced, Synced { cloned_from: Some("near".into()), is_cold: false, changed: 1 });
+        assert_eq!(synced, Synced { cloned_from: Some("near".into()), changed: 1 });
         assert_eq!(newer_than_objects(&slot), ["mm/gup.c"]);
         let command = fs::read_to_string(slot.objects().join("tools/objtool/.check.o.cmd")).unwrap();
         assert_eq!(command, format!("cc -I{}/tools", slot.tree().display()));
+    }
+
+    #[test]
+    fn a_slot_of_another_configuration_starts_over_from_a_relative_of_the_right_one() {
+        let bench = Bench::new();
+        let slot = bench.slot("a");
+        bench.sync(&slot, true);
+        bench.pretend_to_build(&slot, "old config");
+        // Alone, what is there is better than nothing.
+        assert_eq!(bench.sync(&slot, true).cloned_from, None);
+        let other = bench.slot("b");
+        bench.sync(&other, true);
+        bench.pretend_to_build(&other, "config");
+        drop(other);
+        assert_eq!(bench.sync(&slot, true).cloned_from.as_deref(), Some("b"));
     }
 
     #[test]
@@ -509,7 +533,7 @@ mod tests {
         let bench = Bench::new();
         let slot = bench.slot("a");
         bench.sync(&slot, true);
-        bench.pretend_to_build(&slot);
+        bench.pretend_to_build(&slot, "config");
         // Killed after replacing one of the pending files, before the list was written.
         fs::write(slot.dir.join("pending"), "mm/gup.c\0").unwrap();
         fs::remove_file(slot.tree().join("mm/gup.c")).unwrap();
@@ -523,13 +547,13 @@ mod tests {
         let bench = Bench::new();
         let slot = bench.slot("a");
         bench.sync(&slot, true);
-        bench.pretend_to_build(&slot);
+        bench.pretend_to_build(&slot, "config");
         let kept = slot.objects().join("kept.o");
         fs::write(&kept, "o").unwrap();
         files::set_old(&kept).unwrap();
-        slot.begin_build().unwrap();
+        slot.begin_build("config").unwrap();
         fs::write(slot.objects().join("torn.o"), "half").unwrap();
-        slot.begin_build().unwrap();
+        slot.begin_build("config").unwrap();
         assert!(kept.exists());
         assert!(!slot.objects().join("torn.o").exists());
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::files::{self, Files};
 use super::scratch::{self, Scratch};
 use super::spec::{Origin, Source};
-use super::tools;
+use super::{slot, tools};
 use crate::outcome::bad_input;
 use crate::progress::Progress;
 
@@ -42,12 +42,15 @@ impl Pristine {
         self.dir.join("tree")
     }
 
-    /// Its files.
+    /// Its files, as listed when it was unpacked; listed again when that list is damaged.
     pub(super) fn files(&self) -> Result<Files> {
         let path = self.dir.join("files");
-        let bytes = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-        files::decode(&bytes)
-            .with_context(|| format!("{} is damaged: remove {}", path.display(), self.dir.display()))
+        if let Some(listed) = fs::read(&path).ok().and_then(|bytes| files::decode(&bytes)) {
+            return Ok(listed);
+        }
+        let listed = files::scan(&self.tree())?;
+        slot::replace(&path, &files::encode(&listed))?;
+        Ok(listed)
     }
 
     fn open(dir: PathBuf) -> Option<Self> {

@@ -38,7 +38,7 @@ pub(super) const BUILD_TOOLS: [(&str, &str); 13] = [
 ];
 
 /// Headers a build needs that no tool stands for.
-const BUILD_HEADERS: [(&str, &str); 2] = [("libelf.h", "libelf-dev"), ("openssl/opensslv.h", "libssl-dev")];
+const BUILD_HEADERS: [(&str, &str); 1] = [("libelf.h", "libelf-dev")];
 
 /// Checks that every tool and header of a kernel build is there.
 ///
