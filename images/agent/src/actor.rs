@@ -90,6 +90,8 @@ pub(crate) struct Actor {
 
 /// The life of an actor; its session is at the other end of `stream`.
 pub(crate) fn run(stream: OwnedFd) -> ! {
+    // Nobody is left to collect what an actor without a session does.
+    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
     let mut stream = Patient(File::from(stream));
     let Ok(Call::Play(part)) = read_frame::<Call>(&mut stream) else { sys::exit_now(EXIT_NO_SESSION) };
     // The kernel's splats name the task: let them name the actor.

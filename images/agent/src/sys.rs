@@ -242,6 +242,31 @@ pub(crate) fn kill(pid: i32, signal: i32) -> Result<(), Errno> {
     Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// With this status.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+}
+
+/// Collects one ended child, if there is one. Real-time signals included: nix's waitpid(2) loses
+/// such a child, because its `Signal` cannot name them.
+pub(crate) fn reap() -> Option<(i32, Ended)> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the status is written to a variable of ours.
+        match Errno::result(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) }) {
+            Ok(0) => return None,
+            Ok(pid) if libc::WIFEXITED(status) => return Some((pid, Ended::Exited(libc::WEXITSTATUS(status)))),
+            Ok(pid) if libc::WIFSIGNALED(status) => return Some((pid, Ended::Killed(libc::WTERMSIG(status)))),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
 /// _exit(2).
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: ends the process; nothing of it is looked at again.

@@ -9,13 +9,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use holdfast_protocol::{Outcome, read_frame, write_frame};
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 
 use crate::signals;
-use crate::sys;
+use crate::sys::{self, Ended};
 use crate::wire::{Answer, Call, Part};
 
 /// One actor as its session sees it.
@@ -62,6 +59,8 @@ impl Cast {
             .spawn()
             .map_err(trouble)?;
         let pid = child.id().cast_signed();
+        // A number that was used before.
+        self.ends.remove(&pid);
         let pidfd = sys::pidfd_open(pid).map_err(|errno| trouble(errno.into()))?;
         let mut stream = File::from(OwnedFd::from(ours));
         let name = part.name.clone();
@@ -104,33 +103,22 @@ impl Cast {
 
     /// Collects ended processes: actors, and orphans that came to PID 1.
     pub(super) fn reap(&mut self) {
-        loop {
-            match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => {
-                    self.ends.insert(pid.as_raw(), Outcome::Exited(code));
-                }
-                Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    self.ends.insert(pid.as_raw(), Outcome::Killed(signals::name(signal as i32)));
-                }
-                Err(Errno::EINTR) => {}
-                Ok(WaitStatus::StillAlive) | Err(_) => break,
-                Ok(_) => {}
-            }
+        while let Some((pid, end)) = sys::reap() {
+            let end = match end {
+                Ended::Exited(code) => Outcome::Exited(code),
+                Ended::Killed(signal) => Outcome::Killed(signals::name(signal)),
+            };
+            self.ends.insert(pid, end);
         }
         for player in self.players.values_mut().filter(|player| player.end.is_none()) {
             player.end = self.ends.get(&player.pid).cloned();
         }
     }
 
-    /// Whether a process that is no actor has ended and was reaped.
-    pub(super) fn has_ended(&mut self, pid: i32) -> bool {
+    /// How a process that is no actor ended; tells once.
+    pub(super) fn end_of(&mut self, pid: i32) -> Option<Outcome> {
         self.reap();
-        self.ends.contains_key(&pid)
-    }
-
-    /// The exit status of a reaped process.
-    pub(super) fn end_of(&self, pid: i32) -> Option<&Outcome> {
-        self.ends.get(&pid)
+        self.ends.remove(&pid)
     }
 }
 

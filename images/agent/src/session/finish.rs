@@ -2,6 +2,7 @@
 //! After the last step: end the actors, then consult the standing oracles, in the order in which
 //! [`Oracles`] lists them.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,6 +13,9 @@ use nix::errno::Errno;
 use super::{Before, Session};
 use crate::boot::filesystems;
 use crate::{oracles, procfs, sys};
+
+/// When an umount(2) that has not returned counts as one that hangs.
+const UMOUNT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How often something that settles is looked at.
 const STEP: Duration = Duration::from_millis(4);
@@ -41,7 +45,7 @@ impl Session {
         for pid in std::mem::take(&mut self.keepers) {
             let _ = sys::kill(pid, libc::SIGKILL);
             let until = Instant::now() + settle;
-            while !self.cast.has_ended(pid) && Instant::now() < until {
+            while self.cast.end_of(pid).is_none() && Instant::now() < until {
                 sleep(STEP);
             }
         }
@@ -87,33 +91,36 @@ impl Session {
             .collect()
     }
 
-    /// umount(2) in a process of its own, so that one that hangs is a result. EBUSY is tried again
-    /// until the time is over: a killed actor's last references may go a little later than it.
+    /// umount(2). EBUSY is tried again until the time is over: a killed actor's last references may
+    /// go a little later than it.
     fn umount(&mut self, on: Place, settle: Duration) -> UmountFact {
         let Some(folder) = self.stage.places.get(&on).cloned() else {
             return UmountFact { on, errno: Errno::ENOENT as i32 };
         };
         let until = Instant::now() + settle;
         loop {
-            let spawned = std::env::current_exe().and_then(|program| {
-                Command::new(program).arg("umount").arg(&folder).stdin(Stdio::null()).spawn()
-            });
-            let Ok(child) = spawned else { return UmountFact { on, errno: Errno::EAGAIN as i32 } };
-            let pid = child.id().cast_signed();
-            while !self.cast.has_ended(pid) {
-                if Instant::now() >= until {
-                    return UmountFact { on, errno: Errno::ETIMEDOUT as i32 };
-                }
-                sleep(STEP);
-            }
-            let errno = match self.cast.end_of(pid) {
-                Some(Outcome::Exited(errno)) => *errno,
-                _ => Errno::EINTR as i32,
-            };
+            let errno = self.umount_once(&folder);
             if errno != Errno::EBUSY as i32 || Instant::now() >= until {
                 return UmountFact { on, errno };
             }
             sleep(STEP);
+        }
+    }
+
+    /// In a process of its own, so that one that hangs is a result: ETIMEDOUT.
+    fn umount_once(&mut self, folder: &Path) -> i32 {
+        let spawned = std::env::current_exe()
+            .and_then(|program| Command::new(program).arg("umount").arg(folder).stdin(Stdio::null()).spawn());
+        let Ok(child) = spawned else { return Errno::EAGAIN as i32 };
+        let pid = child.id().cast_signed();
+        let until = Instant::now() + UMOUNT_TIMEOUT;
+        loop {
+            match self.cast.end_of(pid) {
+                Some(Outcome::Exited(errno)) => return errno,
+                Some(_) => return Errno::EINTR as i32,
+                None if Instant::now() >= until => return Errno::ETIMEDOUT as i32,
+                None => sleep(STEP),
+            }
         }
     }
 

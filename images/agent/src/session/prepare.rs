@@ -118,7 +118,7 @@ impl Session {
 
 /// Writes a pattern over the whole length, so that no extent stays unwritten, and syncs it.
 fn fill(path: &Path, on: Place, len: usize, seed: u8) -> std::io::Result<()> {
-    if on == Place::Devdax && !path.is_file() {
+    if on == Place::Devdax {
         let device = OpenOptions::new().read(true).write(true).open(path)?;
         let map = Mapping::new(len, libc::MAP_SHARED, Some(device.as_fd()), 0)?;
         let _ = map.store(0, len, |at| pattern_byte(seed, at));

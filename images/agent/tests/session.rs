@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A session as an ordinary process over a socket pair: everything but the kernel's own subject.
+//!
+//! Files lie in a temporary folder. What blocks for real here is open(2) of a FIFO: a test puts one
+//! in the place of a declared file.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use holdfast_protocol::{
+    ActorSetup, CutHow, Fact, FallocateMode, FileSetup, HandlerSetup, MapFlag, Op, OpenFlag, Order, Outcome,
+    Place, Reply, Setup, read_frame, write_frame,
+};
+
+/// Long enough for a loaded machine, short enough to notice.
+const WAIT_MS: u64 = 10_000;
+
+/// How long something is watched that should not return.
+const WATCH_MS: u64 = 120;
+
+struct Guest {
+    session: Child,
+    port: UnixStream,
+    root: tempfile::TempDir,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.session.kill();
+        let _ = self.session.wait();
+    }
+}
+
+impl Guest {
+    /// A session that has not been prepared.
+    fn bare() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        for place in ["ext4", "xfs"] {
+            fs::create_dir(root.path().join(place)).unwrap();
+        }
+        // In the place of a device: like one it has its size before it is written to.
+        fs::write(root.path().join("devdax"), vec![0; 128 << 10]).unwrap();
+        let (port, theirs) = UnixStream::pair().unwrap();
+        port.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let session = Command::new(env!("CARGO_BIN_EXE_holdfast-agent"))
+            .args(["session", "--port-fd", "0", "--root"])
+            .arg(root.path())
+            .current_dir(root.path())
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .spawn()
+            .unwrap();
+        Self { session, port, root }
+    }
+
+    /// A session with a file of each kind and a few actors.
+    fn ready() -> Self {
+        let mut guest = Self::bare();
+        let file = |on| FileSetup { on, size_kib: 64, pattern: 7 };
+        let handler = |signal: &str, restart| HandlerSetup { signal: signal.to_owned(), restart };
+        let patient = ActorSetup {
+            on_signal: [
+                ("interrupt".to_owned(), handler("SIGUSR1", false)),
+                ("restart".to_owned(), handler("SIGRTMIN+1", true)),
+            ]
+            .into(),
+            ..ActorSetup::default()
+        };
+        let setup = Setup {
+            case: "test".to_owned(),
+            files: [("data".to_owned(), file(Place::Ext4)), ("device".to_owned(), file(Place::Devdax))].into(),
+            actors: [
+                ("owner".to_owned(), ActorSetup::default()),
+                ("other".to_owned(), ActorSetup::default()),
+                ("patient".to_owned(), patient),
+            ]
+            .into(),
+            sysctl: BTreeMap::new(),
+        };
+        match guest.ask(&Order::Prepare(setup)) {
+            Reply::Prepared(files) => assert!(files.iter().all(|file| file.filled), "{files:?}"),
+            other => panic!("not prepared: {other:?}"),
+        }
+        guest
+    }
+
+    fn ask(&mut self, order: &Order) -> Reply {
+        write_frame(&mut self.port, order).unwrap();
+        read_frame(&mut self.port).unwrap()
+    }
+
+    fn fact(&mut self, order: &Order) -> Fact {
+        match self.ask(order) {
+            Reply::Fact(fact) => fact,
+            other => panic!("no fact: {other:?}"),
+        }
+    }
+
+    fn act(&mut self, step: &str, actor: &str, op: Op) -> Outcome {
+        self.issue(step, actor, op, WAIT_MS)
+    }
+
+    fn issue(&mut self, step: &str, actor: &str, op: Op, wait_ms: u64) -> Outcome {
+        let fact = self.fact(&Order::Do { step: step.to_owned(), actor: actor.to_owned(), op, wait_ms });
+        assert_eq!((fact.step.as_str(), fact.actor.as_str()), (step, actor));
+        fact.outcome
+    }
+
+    fn collect(&mut self, step: &str) -> Outcome {
+        self.fact(&Order::Await { step: step.to_owned(), wait_ms: WAIT_MS }).outcome
+    }
+
+    fn still(&mut self, step: &str) -> Outcome {
+        self.fact(&Order::Still { step: step.to_owned(), for_ms: WATCH_MS }).outcome
+    }
+
+    fn data(&self) -> PathBuf {
+        self.root.path().join("ext4/data")
+    }
+
+    /// Lets `patient` hang in open(2) of a FIFO as step `hang`.
+    fn hang(&mut self) {
+        fs::remove_file(self.data()).unwrap();
+        assert!(Command::new("mkfifo").arg(self.data()).status().unwrap().success());
+        let outcome = self.issue("hang", "patient", open(), WATCH_MS);
+        assert!(matches!(&outcome, Outcome::Blocked { state, .. } if state == "S"), "{outcome:?}");
+    }
+}
+
+fn open() -> Op {
+    Op::Open { file: "data".to_owned(), flags: vec![OpenFlag::O_RDONLY] }
+}
+
+fn open_rw() -> Op {
+    Op::Open { file: "data".to_owned(), flags: vec![OpenFlag::O_RDWR] }
+}
+
+fn handle(id: &str) -> holdfast_protocol::Handle {
+    format!("${id}").try_into().unwrap()
+}
+
+fn map(fd: &str) -> Op {
+    Op::Mmap { fd: Some(handle(fd)), at_kib: 0, len_kib: 64, flags: vec![MapFlag::MAP_SHARED] }
+}
+
+fn compare(pattern: u8) -> Op {
+    Op::Compare { file: Some("data".to_owned()), map: None, at_kib: 4, len_kib: 8, pattern }
+}
+
+fn kill(actor: &str, signal: &str) -> Op {
+    Op::Kill { actor: actor.to_owned(), signal: signal.to_owned() }
+}
+
+fn size() -> Op {
+    Op::Size { file: "data".to_owned() }
+}
+
+const OK: Outcome = Outcome::Returned(0);
+
+fn is_not_issued(outcome: &Outcome, about: &str) -> bool {
+    matches!(outcome, Outcome::NotIssued { why } if why.contains(about))
+}
+
+#[test]
+fn a_pattern_stored_by_one_actor_is_read_by_another() {
+    let mut guest = Guest::ready();
+    assert_eq!(guest.act("fd", "owner", open_rw()), OK);
+    assert_eq!(guest.act("map", "owner", map("fd")), OK);
+    assert_eq!(guest.act("before", "other", compare(7)), OK);
+    let store = Op::Store { map: handle("map"), at_kib: 4, len_kib: 8, pattern: 11 };
+    assert_eq!(guest.act("store", "owner", store), OK);
+    assert_eq!(guest.act("after", "other", compare(11)), OK);
+    let differs = guest.act("differs", "other", compare(7));
+    assert!(matches!(differs, Outcome::Differs { at: 4096..12288, .. }), "{differs:?}");
+    assert_eq!(guest.act("unmap", "owner", Op::Munmap { map: handle("map") }), OK);
+    assert!(is_not_issued(&guest.act("again", "owner", Op::Munmap { map: handle("map") }), "$map"));
+}
+
+#[test]
+fn the_size_of_a_file_is_what_the_calls_made_it() {
+    let mut guest = Guest::ready();
+    let cut = |how, at_kib| Op::Cut { file: "data".to_owned(), how, at_kib, len_kib: 4 };
+    assert_eq!(guest.act("size", "owner", size()), Outcome::Returned(65_536));
+    assert_eq!(guest.act("punch", "owner", cut(CutHow::Punch, 4)), OK);
+    assert_eq!(guest.act("punched", "owner", size()), Outcome::Returned(65_536));
+    assert!(matches!(guest.act("hole", "owner", compare(7)), Outcome::Differs { at: 4096, got: 0, .. }));
+    assert_eq!(guest.act("cut", "owner", cut(CutHow::Truncate, 8)), OK);
+    assert_eq!(guest.act("cut size", "owner", size()), Outcome::Returned(8192));
+    assert_eq!(guest.act("short", "owner", compare(7)), guest.act("hole again", "owner", compare(7)));
+    let grow =
+        Op::Fallocate { file: "data".to_owned(), mode: vec![FallocateMode::KEEP_SIZE], at_kib: 8, len_kib: 8 };
+    assert_eq!(guest.act("grow", "owner", grow), OK);
+    let truncate = Op::Truncate { file: Some("data".to_owned()), fd: None, size_kib: 0 };
+    assert_eq!(guest.act("empty", "owner", truncate), OK);
+    assert_eq!(guest.act("no data", "owner", compare(7)), Outcome::Errno(61));
+}
+
+#[test]
+fn a_call_that_blocks_is_a_result_and_is_collected_later() {
+    let mut guest = Guest::ready();
+    guest.hang();
+    assert!(matches!(guest.still("hang"), Outcome::Blocked { .. }));
+    assert!(is_not_issued(&guest.act("busy", "patient", size()), "still in step hang"));
+    let order = Order::Do { step: "hang".into(), actor: "other".into(), op: size(), wait_ms: WAIT_MS };
+    assert!(
+        matches!(guest.ask(&order), Reply::Refused { .. }),
+        "a step's id was taken while it was on its way"
+    );
+    drop(OpenOptions::new().write(true).open(guest.data()).unwrap());
+    assert_eq!(guest.collect("hang"), OK);
+    assert_eq!(guest.collect("hang"), OK, "a step that has returned can be asked for again");
+    assert_eq!(guest.act("free", "patient", Op::Close { fd: handle("hang") }), OK);
+}
+
+#[test]
+fn a_started_step_is_not_waited_for() {
+    let mut guest = Guest::ready();
+    fs::remove_file(guest.data()).unwrap();
+    assert!(Command::new("mkfifo").arg(guest.data()).status().unwrap().success());
+    let begin = Instant::now();
+    let start = Order::Start { step: "hang".into(), actor: "patient".into(), op: open() };
+    assert!(matches!(guest.ask(&start), Reply::Started { .. }));
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    drop(OpenOptions::new().write(true).open(guest.data()).unwrap());
+    assert_eq!(guest.still("hang"), OK, "what has returned is reported as that");
+}
+
+#[test]
+fn a_handler_interrupts_unless_it_restarts() {
+    let mut guest = Guest::ready();
+    guest.hang();
+    assert_eq!(guest.act("restart", "owner", kill("patient", "SIGRTMIN+1")), OK);
+    assert!(matches!(guest.still("hang"), Outcome::Blocked { .. }));
+    assert_eq!(guest.act("interrupt", "owner", kill("patient", "SIGUSR1")), OK);
+    assert_eq!(guest.collect("hang"), Outcome::Errno(4));
+}
+
+#[test]
+fn a_handler_does_not_disturb_an_idle_actor() {
+    let mut guest = Guest::ready();
+    for _ in 0..20 {
+        assert_eq!(guest.act("interrupt", "owner", kill("patient", "SIGUSR1")), OK);
+    }
+    assert_eq!(guest.act("size", "patient", size()), Outcome::Returned(65_536));
+}
+
+#[test]
+fn an_actor_killed_within_a_call_is_reported_and_stays_gone() {
+    let mut guest = Guest::ready();
+    guest.hang();
+    assert_eq!(guest.act("kill", "owner", kill("patient", "SIGKILL")), OK);
+    assert_eq!(guest.collect("hang"), Outcome::Killed("SIGKILL".to_owned()));
+    assert!(is_not_issued(&guest.act("after", "patient", size()), "killed by SIGKILL"));
+    assert!(is_not_issued(&guest.act("again", "owner", kill("patient", "SIGKILL")), "gone"));
+}
+
+#[test]
+fn an_actor_can_end_itself() {
+    let mut guest = Guest::ready();
+    assert_eq!(guest.act("exit", "owner", Op::Exit { code: 3 }), Outcome::Exited(3));
+    assert_eq!(
+        guest.act("kill", "other", kill("other", "SIGRTMIN+2")),
+        Outcome::Killed("SIGRTMIN+2".to_owned())
+    );
+    assert!(is_not_issued(&guest.act("after", "owner", size()), "exited"));
+}
+
+#[test]
+fn a_store_behind_the_end_of_the_file_kills_the_actor() {
+    let mut guest = Guest::ready();
+    guest.act("fd", "owner", open_rw());
+    guest.act("map", "owner", map("fd"));
+    let truncate = Op::Truncate { file: None, fd: Some(handle("fd")), size_kib: 0 };
+    assert_eq!(guest.act("cut", "owner", truncate), OK);
+    let store = Op::Store { map: handle("map"), at_kib: 0, len_kib: 4, pattern: 1 };
+    assert_eq!(guest.act("store", "owner", store), Outcome::Killed("SIGBUS".to_owned()));
+}
+
+#[test]
+fn what_cannot_be_issued_says_why() {
+    let mut guest = Guest::ready();
+    guest.act("fd", "owner", open_rw());
+    let write = Op::RdmaWrite { mr: handle("mr"), at_kib: 0, len_kib: 4, pattern: 1 };
+    let cases = [
+        ("owner", map("missing"), "$missing is not there"),
+        ("other", map("fd"), "$fd is not there in this actor"),
+        ("owner", Op::Munmap { map: handle("fd") }, "$fd is a descriptor, not a mapping"),
+        ("owner", write, "$mr is not a memory region"),
+        ("owner", Op::Connect { to: "owner".to_owned() }, "itself"),
+        ("owner", Op::Connect { to: "nobody".to_owned() }, "no actor nobody"),
+        ("owner", Op::GupUnpin {}, "pinned nothing"),
+        ("owner", Op::Open { file: "nix".to_owned(), flags: Vec::new() }, "no file nix"),
+        ("owner", Op::Truncate { file: None, fd: None, size_kib: 0 }, "either"),
+        ("owner", Op::Truncate { file: Some("data".into()), fd: None, size_kib: u64::MAX }, "beyond"),
+        ("owner", kill("other", "SIGNONSENSE"), "no signal"),
+        ("nobody", size(), "no actor nobody"),
+    ];
+    for (index, (actor, op, about)) in cases.into_iter().enumerate() {
+        let outcome = guest.act(&format!("step{index}"), actor, op);
+        assert!(is_not_issued(&outcome, about), "{outcome:?} does not say {about:?}");
+    }
+}
+
+#[test]
+fn an_errno_is_reported_as_it_is() {
+    let mut guest = Guest::ready();
+    guest.act("fd", "owner", open());
+    let truncate = Op::Truncate { file: None, fd: Some(handle("fd")), size_kib: 0 };
+    assert_eq!(guest.act("cut", "owner", truncate), Outcome::Errno(22));
+    assert_eq!(guest.act("map", "owner", map("fd")), Outcome::Errno(13));
+}
+
+#[test]
+fn a_pipe_takes_a_page() {
+    let mut guest = Guest::ready();
+    let anonymous = vec![MapFlag::MAP_PRIVATE, MapFlag::MAP_ANONYMOUS];
+    guest.act("map", "owner", Op::Mmap { fd: None, at_kib: 0, len_kib: 8, flags: anonymous });
+    guest.act("pipe", "owner", Op::Pipe {});
+    let splice = |at_kib| Op::Vmsplice { map: handle("map"), pipe: handle("pipe"), at_kib };
+    assert_eq!(guest.act("splice", "owner", splice(4)), Outcome::Returned(4096));
+    assert_eq!(guest.act("outside", "owner", splice(8)), Outcome::Errno(14));
+    assert_eq!(guest.act("close", "owner", Op::ClosePipe { pipe: handle("pipe") }), OK);
+    assert!(is_not_issued(&guest.act("gone", "owner", splice(0)), "$pipe"));
+}
+
+#[test]
+fn a_frame_of_nonsense_is_refused_and_the_session_goes_on() {
+    let mut guest = Guest::ready();
+    for text in ["{{{", "{}", "{\"do\":{}}", "\u{1F980}", "\"power_on\""] {
+        let mut frame = u32::try_from(text.len()).unwrap().to_le_bytes().to_vec();
+        frame.extend(text.as_bytes());
+        guest.port.write_all(&frame).unwrap();
+        let reply: Reply = read_frame(&mut guest.port).unwrap();
+        assert!(matches!(reply, Reply::Refused { .. }), "{text}: {reply:?}");
+    }
+    assert_eq!(guest.act("size", "owner", size()), Outcome::Returned(65_536));
+}
+
+#[test]
+fn a_frame_out_of_step_is_refused() {
+    let mut guest = Guest::bare();
+    guest.port.write_all(&[0xff; 8]).unwrap();
+    assert!(matches!(read_frame::<Reply>(&mut guest.port), Ok(Reply::Refused { .. })));
+}
+
+#[test]
+fn orders_out_of_order_are_refused() {
+    let mut guest = Guest::bare();
+    let refused = |reply: &Reply, about: &str| matches!(reply, Reply::Refused { why } if why.contains(about));
+    assert!(refused(&guest.ask(&Order::Finish { settle_ms: 1 }), "nothing was prepared"));
+    let unknown = Order::Await { step: "x".to_owned(), wait_ms: 1 };
+    assert!(refused(&guest.ask(&unknown), "never issued"));
+    let odd = |name: &str| {
+        let file = FileSetup { on: Place::Xfs, size_kib: 4, pattern: 0 };
+        Order::Prepare(Setup { files: [(name.to_owned(), file)].into(), ..Setup::default() })
+    };
+    assert!(refused(&guest.ask(&odd("../x")), "not a plain file name"));
+    let rdma = ActorSetup { rdma: true, ..ActorSetup::default() };
+    let setup = Setup { actors: [("a".to_owned(), rdma)].into(), ..Setup::default() };
+    assert!(refused(&guest.ask(&Order::Prepare(setup)), "no RDMA device"));
+}
+
+#[test]
+fn finishing_ends_every_actor() {
+    let mut guest = Guest::ready();
+    guest.hang();
+    let Reply::Finished(oracles) = guest.ask(&Order::Finish { settle_ms: WAIT_MS }) else {
+        panic!("not finished")
+    };
+    assert!(oracles.stuck.is_empty(), "{oracles:?}");
+    assert!(oracles.umount.is_empty() && oracles.fsck.is_empty(), "nothing is mounted in a test");
+    assert_eq!(guest.collect("hang"), Outcome::Killed("SIGKILL".to_owned()));
+    assert!(matches!(guest.ask(&Order::Finish { settle_ms: 1 }), Reply::Refused { .. }));
+}
+
+#[test]
+fn a_session_ends_with_its_stream_and_takes_its_actors_along() {
+    let mut guest = Guest::ready();
+    guest.hang();
+    assert_eq!(actors_in(&fs::canonicalize(guest.root.path()).unwrap()), 3);
+    guest.port.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(guest.session.wait().unwrap().success());
+    // The actors hold no copy of the port; nothing else would keep it open.
+    assert_eq!(guest.port.read(&mut [0]).unwrap(), 0);
+    let begin = Instant::now();
+    let folder = fs::canonicalize(guest.root.path()).unwrap();
+    while actors_in(&folder) > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(10), "an actor outlived its session");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Actors that were started in this folder.
+fn actors_in(folder: &Path) -> usize {
+    let is_one = |pid: &str| {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let folder_of = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+        arguments.windows(7).any(|word| word == b"\0actor\0") && folder_of == folder
+    };
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    pids.filter(|pid| is_one(pid)).count()
+}
