@@ -208,10 +208,16 @@ pub fn nearest<'a>(word: &str, valid: impl IntoIterator<Item = &'a str>) -> Opti
     let folded = word.to_lowercase();
     valid
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&folded, &candidate.to_lowercase()), candidate))
+        .map(|candidate| (likeness(&folded, &candidate.to_lowercase()), candidate))
         .filter(|(likeness, _)| *likeness > 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
+}
+
+/// From 0 to 1. One slip of the finger is alike even where a word of two letters is half wrong by it.
+fn likeness(word: &str, candidate: &str) -> f64 {
+    let slip = strsim::damerau_levenshtein(word, candidate) <= 1;
+    strsim::jaro_winkler(word, candidate).max(if slip { 0.8 } else { 0.0 })
 }
 
 /// A path as messages print it: relative to the working directory where that is shorter.

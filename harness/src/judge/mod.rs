@@ -4,6 +4,8 @@
 
 mod oracles;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

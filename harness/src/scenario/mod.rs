@@ -6,6 +6,8 @@ mod expect;
 mod form;
 mod matrix;
 mod names;
+#[cfg(test)]
+mod tests;
 mod uses;
 
 use std::collections::BTreeMap;

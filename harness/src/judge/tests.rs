@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Facts in, verdicts out. Each row alters one thing of a good case.
+
+use std::path::Path;
+
+use holdfast_protocol::{
+    Fact, FileFact, FsckFact, Hello, LogLine, Oracles, Outcome, PinCounts, Place, PmemFact, RdmaFact, StuckTask,
+    UmountFact,
+};
+
+use super::*;
+use crate::contract::Contracts;
+use crate::flip::flip;
+use crate::plan::PlannedKernel;
+use crate::scenario;
+use crate::splat::Splat;
+
+const CONTRACTS: &str = "
+mainline: {about: m, clauses: {longterm-refused: p, pins-balanced: p}}
+unguarded:
+  about: u
+  clauses: {blocks: p, pins-balanced: p}
+  splats: [{title: WARNING in dax_disassociate_entry, reason: known}]
+";
+
+const CONTROL: &str = "
+about: c
+because: c
+contracts: [mainline, unguarded]
+control: true
+actors: {a: {}}
+steps: [{id: map, by: a, do: {mmap: {len_kib: 4, flags: [MAP_ANONYMOUS]}}, expect: ok}]
+";
+
+const CASE: &str = "
+about: t
+because: t
+contracts: [mainline, unguarded]
+files: {data: {on: ext4, size_kib: 4, pattern: 1}}
+actors: {a: {rdma: true}, b: {}}
+steps:
+  - {id: fd, by: a, do: {open: {file: data, flags: []}}}
+  - {id: map, by: a, do: {mmap: {fd: $fd, len_kib: 4, flags: [MAP_SHARED]}}}
+  - {id: memory, by: a, do: {mmap: {len_kib: 4, flags: [MAP_ANONYMOUS]}}}
+  - {id: twin, by: a, do: {reg_mr: {map: $memory}}, expect: ok}
+  - {id: mr, by: a, do: {reg_mr: {map: $map}}, expect_by: {mainline: EOPNOTSUPP, unguarded: ok}, proves: [longterm-refused], twin: twin}
+  - {id: cut, by: b, start: {truncate: {file: data, size_kib: 0}}}
+  - {id: watch, still: cut, for_ms: 500, needs: [mr], proves: [blocks]}
+  - {id: free, by: a, do: {dereg_mr: {mr: $mr}}}
+  - {id: done, await: cut, expect: ok, not_after_ms: 5000, proves: [blocks]}
+";
+
+fn plan(kernels: &[&str], ends: &str) -> Plan {
+    let contracts = Contracts::of(CONTRACTS);
+    let folder = tempfile::tempdir().unwrap();
+    let mut scenarios = Vec::new();
+    for (name, text) in [("control.yaml", CONTROL.to_owned()), ("case.yaml", format!("{CASE}{ends}"))] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        scenarios.extend(scenario::load_file(folder.path(), &path, &contracts).unwrap());
+    }
+    let kernels: Vec<PlannedKernel> = kernels
+        .iter()
+        .map(|name| PlannedKernel { name: format!("{name}-k"), contract: (*name).to_owned() })
+        .collect();
+    Plan::make(&scenarios, &contracts, &kernels, &[]).unwrap()
+}
+
+fn blocked() -> Outcome {
+    Outcome::Blocked { state: "S".into(), wchan: "w".into(), stack: vec!["[<0>] f+0x1/0x2".into()] }
+}
+
+/// What a guest reports when all goes as the case says.
+fn good(case: &PlannedCase) -> Record {
+    let mut record = Record::empty(End::Complete);
+    record.hello = Some(Hello {
+        protocol: 1,
+        agent: String::new(),
+        kernel: "6.12".into(),
+        build: String::new(),
+        started_ms: 1,
+        ready_ms: 2,
+        pmem: vec![PmemFact { place: Place::Ext4, device: "d".into(), mount: "m".into(), trouble: String::new() }],
+        rdma: RdmaFact { device: "rxe0".into(), active: true, gid_index: Some(1), trouble: String::new() },
+        cpus: 1,
+    });
+    for name in case.setup.files.keys() {
+        let file = FileFact { name: name.clone(), on: Place::Ext4, statx_dax: true, map_sync: true, filled: true };
+        record.files.push(file);
+    }
+    for step in case.steps.iter().filter(|step| step.excluded.is_none()) {
+        let outcome = match step.id.as_str() {
+            "watch" => blocked(),
+            "mr" if case.contract == "mainline" => Outcome::Errno(95),
+            _ => Outcome::Returned(0),
+        };
+        let fact = Fact { step: step.id.clone(), actor: "a".into(), outcome, at_ms: 10, took_ms: 600 };
+        record.facts.insert(step.id.clone(), fact);
+    }
+    record.oracles = Some(Oracles {
+        pins_before: PinCounts { acquired: 3, released: 3 },
+        pins_after: PinCounts { acquired: 9, released: 9 },
+        umount: vec![UmountFact { on: Place::Ext4, errno: 0 }],
+        fsck: vec![FsckFact { on: Place::Ext4, command: "e2fsck".into(), status: Some(0), output: String::new() }],
+        log_mark_found: true,
+        ..Oracles::default()
+    });
+    record
+}
+
+/// The case's result on a contract's kernel after one change to the good record.
+fn after(contract: &str, change: impl Fn(&mut Record)) -> CaseResult {
+    let plan = plan(&[contract], "");
+    let case = &plan.cases[1];
+    let mut record = good(case);
+    change(&mut record);
+    judge(case, &plan.contracts[contract], &record)
+}
+
+fn oracles(record: &mut Record) -> &mut Oracles {
+    record.oracles.as_mut().unwrap()
+}
+
+#[test]
+fn the_good_case_passes_under_both_contracts() {
+    for contract in ["mainline", "unguarded"] {
+        let result = after(contract, |_| {});
+        assert_eq!((result.verdict.kind, result.green), (Kind::Pass, true), "{:?}", result.verdict);
+    }
+    let mainline = after("mainline", |_| {});
+    assert_eq!(mainline.clauses, BTreeMap::from([("longterm-refused".into(), true), ("pins-balanced".into(), true)]));
+    let unguarded = after("unguarded", |_| {});
+    assert_eq!(unguarded.clauses, BTreeMap::from([("blocks".into(), true), ("pins-balanced".into(), true)]));
+}
+
+#[test]
+fn what_a_contract_rules_out_is_known_before_anything_boots() {
+    let plan = plan(&["mainline"], "");
+    let excluded: Vec<&str> =
+        plan.cases[1].steps.iter().filter(|step| step.excluded.is_some()).map(|step| step.id.as_str()).collect();
+    assert_eq!(excluded, ["watch", "free"]);
+}
+
+#[test]
+fn each_thing_that_goes_wrong_has_its_own_verdict() {
+    type Change = fn(&mut Record);
+    let table: [(&str, Kind, Option<&str>, Change); 20] = [
+        ("the pin is refused", Kind::Fail, Some("mr"), |r| r.facts.get_mut("mr").unwrap().outcome = Outcome::Errno(95)),
+        ("truncate does not block", Kind::Fail, Some("watch"), |r| {
+            r.facts.get_mut("watch").unwrap().outcome = Outcome::Returned(0);
+        }),
+        ("it was not watched long enough", Kind::Fail, Some("watch"), |r| r.facts.get_mut("watch").unwrap().took_ms = 499),
+        ("it comes late", Kind::Fail, Some("done"), |r| r.facts.get_mut("done").unwrap().took_ms = 5001),
+        ("a fact is missing", Kind::Fail, Some("free"), |r| {
+            r.facts.remove("free");
+        }),
+        ("a handle was missing", Kind::Fail, Some("free"), |r| {
+            r.facts.get_mut("free").unwrap().outcome = Outcome::NotIssued { why: "no $mr".into() };
+        }),
+        ("a file is not DAX", Kind::Inconclusive, None, |r| r.files[0].map_sync = false),
+        ("a file is not known", Kind::Inconclusive, None, |r| r.files.clear()),
+        ("a file is not filled", Kind::Inconclusive, None, |r| r.files[0].filled = false),
+        ("RDMA is not ready", Kind::Inconclusive, None, |r| r.hello.as_mut().unwrap().rdma.trouble = "no GID".into()),
+        ("pins leak", Kind::Fail, Some("oracle/pins"), |r| oracles(r).pins_after.released = 8),
+        ("a region is left", Kind::Fail, Some("oracle/regions"), |r| oracles(r).regions_left = 1),
+        ("a task is stuck", Kind::Fail, Some("oracle/stuck"), |r| {
+            let task = StuckTask { actor: "b".into(), state: "D".into(), wchan: "w".into(), stack: vec![] };
+            oracles(r).stuck.push(task);
+        }),
+        ("umount fails", Kind::Fail, Some("oracle/umount"), |r| oracles(r).umount[0].errno = 16),
+        ("fsck finds damage", Kind::Fail, Some("oracle/fsck"), |r| oracles(r).fsck[0].status = Some(4)),
+        ("no checker ran", Kind::Fail, Some("oracle/fsck"), |r| oracles(r).fsck.clear()),
+        ("the log's mark is lost", Kind::Inconclusive, None, |r| oracles(r).log_mark_found = false),
+        ("the guest hangs", Kind::Timeout, Some("free"), |r| {
+            r.end = End::Deadline { during: "free".into(), after_ms: 1 };
+        }),
+        ("QEMU ends", Kind::Lost, Some("free"), |r| {
+            r.end = End::QemuEnded { how: "signal: 9".into(), during: "free".into() };
+        }),
+        ("it does not boot", Kind::Inconclusive, None, |r| {
+            r.hello = None;
+            r.end = End::QemuEnded { how: "exit status: 0".into(), during: "boot".into() };
+            r.console = vec![Splat { title: "Kernel panic - not syncing: x".into(), line: String::new() }];
+        }),
+    ];
+    for (what, kind, step, change) in table {
+        let result = after("unguarded", change);
+        assert_eq!((result.verdict.kind, result.verdict.step.as_deref()), (kind, step), "{what}: {:?}", result.verdict);
+        assert!(!result.green, "{what}");
+    }
+}
+
+#[test]
+fn a_kernel_bug_outranks_steps_that_all_matched_unless_it_is_declared() {
+    let warn = |function: &str| {
+        let text = format!("WARNING: CPU: 0 PID: 1 at fs/dax.c:1 {function}+0x1/0x2");
+        move |record: &mut Record| oracles(record).log.push(LogLine { at_us: 1, text: text.clone() })
+    };
+    let bug = after("unguarded", warn("dax_truncate"));
+    assert_eq!((bug.verdict.kind, bug.verdict.title.as_deref()), (Kind::KernelBug, Some("WARNING in dax_truncate")));
+    let declared = after("unguarded", warn("dax_disassociate_entry"));
+    assert_eq!(declared.verdict.kind, Kind::Pass);
+    assert_eq!(declared.notes.len(), 1);
+    let elsewhere = after("mainline", warn("dax_disassociate_entry"));
+    assert_eq!(elsewhere.verdict.kind, Kind::KernelBug);
+}
+
+#[test]
+fn a_refusal_counts_only_next_to_its_twin() {
+    let result = after("mainline", |record| record.facts.get_mut("twin").unwrap().outcome = Outcome::Errno(1));
+    assert_eq!(result.verdict.kind, Kind::Fail);
+    assert_eq!(result.steps.iter().find(|step| step.id == "mr").unwrap().status, StepStatus::NotRun);
+    assert!(!result.clauses.contains_key("longterm-refused"));
+}
+
+#[test]
+fn a_bad_control_takes_every_green_row_of_its_kernel() {
+    let plan = plan(&["mainline", "unguarded"], "");
+    let mut records: Vec<Record> = plan.cases.iter().map(good).collect();
+    assert!(judge_all(&plan, &records).iter().all(|result| result.green));
+    records[0].facts.get_mut("map").unwrap().outcome = Outcome::Errno(12);
+    let kinds: Vec<Kind> = judge_all(&plan, &records).iter().map(|result| result.verdict.kind).collect();
+    assert_eq!(kinds, [Kind::Fail, Kind::Inconclusive, Kind::Pass, Kind::Pass]);
+    records[0] = Record::empty(End::Cancelled);
+    let results = judge_all(&plan, &records);
+    assert_eq!(results[1].verdict.kind, Kind::Inconclusive);
+    assert!(results[1].clauses.is_empty(), "a case without its control proves nothing");
+}
+
+#[test]
+fn a_declared_end_is_green_only_when_it_is_exactly_that() {
+    let plan = plan(&["unguarded"], "ends: {verdict: fail, step: oracle/pins}\n");
+    let case = &plan.cases[1];
+    let contract = &plan.contracts["unguarded"];
+    let mut record = good(case);
+    let clean = judge(case, contract, &record);
+    assert_eq!((clean.green, clean.verdict.kind), (false, Kind::Fail));
+    oracles(&mut record).pins_after.released = 0;
+    assert!(judge(case, contract, &record).green);
+    oracles(&mut record).regions_left = 1;
+    assert!(!judge(case, contract, &record).green, "another oracle spoke first");
+}
+
+#[test]
+fn every_altered_fact_turns_its_case_red() {
+    let plan = plan(&["mainline", "unguarded"], "");
+    let records: Vec<Record> = plan.cases.iter().map(good).collect();
+    let flipped = flip(&plan, &records);
+    assert!(flipped.tried > 40, "{}", flipped.tried);
+    assert_eq!(flipped.vacuous, []);
+}
+
+#[test]
+fn a_vacuous_expectation_is_found() {
+    let mut plan = plan(&["unguarded"], "");
+    let anything = "one of: ok, EIO, EPERM, blocks, differs, killed SIGKILL".parse().unwrap();
+    plan.cases[1].steps.last_mut().unwrap().expect = anything;
+    let records: Vec<Record> = plan.cases.iter().map(good).collect();
+    let vacuous = flip(&plan, &records).vacuous;
+    assert!(vacuous.iter().any(|one| one.fact.starts_with("step done")), "{vacuous:?}");
+}
+
+#[test]
+fn a_report_shows_every_row_and_where_the_evidence_is() {
+    use crate::machine::accel::{Accelerator, Kind as Accel, Wish};
+    let plan = plan(&["mainline", "unguarded"], "");
+    let mut records: Vec<Record> = plan.cases.iter().map(good).collect();
+    records[3].facts.get_mut("watch").unwrap().outcome = Outcome::Returned(0);
+    let settings = crate::run::Settings {
+        results: None,
+        offline: false,
+        jobs: 2,
+        keep: false,
+        append: String::new(),
+        accelerator: Wish::Auto,
+        command: "run".into(),
+    };
+    let of = crate::report::Circumstances {
+        kernels: Vec::new(),
+        accelerator: Accelerator { kind: Accel::Tcg, why: String::new() },
+        settings: &settings,
+        took: std::time::Duration::from_secs(9),
+        interrupted: false,
+    };
+    let results = crate::report::results(&plan, judge_all(&plan, &records), &records, of);
+    assert_eq!(results.exit, 1);
+    let text = crate::report::render(&results, Path::new("/runs/1"));
+    insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
+}

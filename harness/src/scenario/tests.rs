@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Each mistake a person can make in a scenario: what is said, and where.
+
+use std::path::Path;
+
+use super::*;
+
+const CONTRACTS_YAML: &str = "
+mainline: {about: m, clauses: {longterm-refused: p, pins-balanced: p}}
+unguarded: {about: u, clauses: {pins-work: p, blocks: p}}
+";
+
+const GOOD: &str = "\
+about: A test.
+because: a test
+contracts: [mainline, unguarded]
+matrix: {fs: [ext4, xfs]}
+files: {data: {on: $fs, size_kib: 64, pattern: 1}}
+actors: {owner: {rdma: true}, peer: {rdma: true}, other: {}}
+steps:
+  - {id: fd, by: owner, do: {open: {file: data, flags: [O_RDWR]}}}
+  - {id: map, by: owner, do: {mmap: {fd: $fd, len_kib: 64, flags: [MAP_SHARED]}}}
+  - {id: memory, by: owner, do: {mmap: {len_kib: 64, flags: [MAP_ANONYMOUS]}}}
+  - {id: twin, by: owner, do: {reg_mr: {map: $memory, access: []}}, expect: ok}
+  - {id: mr, by: owner, do: {reg_mr: {map: $map, access: []}}, expect_by: {mainline: EOPNOTSUPP, else: ok}, proves: [longterm-refused], twin: twin}
+  - {id: cut, by: other, start: {truncate: {file: data, size_kib: 0}}}
+  - {still: cut, for_ms: 10, needs: [mr], proves: [blocks]}
+  - {await: cut, expect: ok}
+";
+
+fn load(text: &str) -> Result<Vec<Scenario>> {
+    let contracts = Contracts::of(CONTRACTS_YAML);
+    let document = Document { file: "s.yaml".into(), text: text.into() };
+    check::scenarios(&document, Path::new("s.yaml"), "t/s", &contracts)
+}
+
+/// The message for the good scenario with one thing replaced.
+fn fault(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "the good scenario has no `{from}`");
+    load(&GOOD.replacen(from, to, 1)).expect_err(to).to_string()
+}
+
+#[test]
+fn the_good_one_is_two_cases() {
+    let cases = load(GOOD).unwrap();
+    let ids: Vec<&str> = cases.iter().map(|case| case.id.as_str()).collect();
+    assert_eq!(ids, ["t/s[fs=ext4]", "t/s[fs=xfs]"]);
+    assert_eq!(cases[1].files["data"].on, holdfast_protocol::Place::Xfs);
+    assert_eq!(cases[0].steps[7].id, "#8");
+    assert!(cases[0].steps[4].expected("mainline").is_refusal());
+    assert!(cases[0].steps[4].expected("unguarded").admits_success());
+}
+
+#[test]
+fn a_typo_is_answered_with_place_and_nearest_word() {
+    let table = [
+        ("about: A", "abuot: A", "s.yaml:1:1: unknown field `abuot`; did you mean `about`?"),
+        ("{on: $fs", "{om: $fs", "s.yaml:5:16: files.data: unknown field `om`; did you mean `on`?"),
+        ("truncate:", "trucate:", "s.yaml:13:34: steps[5].start: unknown word `trucate`; did you mean `truncate`?"),
+        ("size_kib: 0", "size: 0", "s.yaml:13:57: steps[5].start.truncate: unknown field `size`"),
+        ("by: other", "by: othr", "s.yaml:13:19: steps[5].by: unknown actor `othr`; did you mean `other`?"),
+        ("fd: $fd", "fd: $df", "s.yaml:9:42: steps[1].do.mmap: unknown handle `df`; did you mean `fd`?"),
+        ("EOPNOTSUPP", "EOPNOTSUP", "s.yaml:12:86: steps[4].expect_by.mainline: unknown errno `EOPNOTSUP`; did you mean `EOPNOTSUPP`?"),
+        ("[mainline, unguarded]", "[mainlin]", "s.yaml:3:13: contracts: unknown contract `mainlin`; did you mean `mainline`?"),
+        ("else: ok", "elze: ok", "s.yaml:12:98: steps[4].expect_by: unknown contract `elze`; did you mean `else`?"),
+        ("[longterm-refused]", "[longterm-refuse]", "s.yaml:12:118: steps[4].proves: unknown clause `longterm-refuse`; did you mean `longterm-refused`?"),
+        ("await: cut", "await: cat", "s.yaml:15:13: steps[7].await: unknown step `cat`; did you mean `cut`?"),
+        ("needs: [mr]", "needs: [rm]", "s.yaml:14:38: steps[6].needs: unknown step `rm`"),
+        ("{file: data, flags", "{file: dato, flags", "s.yaml:8:43: steps[0].do.open: unknown file `dato`; did you mean `data`?"),
+        ("O_RDWR", "O_RDRW", "s.yaml:8:57: steps[0].do.open.flags[0]: unknown word `O_RDRW`; did you mean `O_RDWR`?"),
+    ];
+    for (from, to, start) in table {
+        let message = fault(from, to);
+        assert!(message.starts_with(start), "{to}:\n  {message}\n  {start}");
+    }
+}
+
+#[test]
+fn what_means_nothing_is_refused() {
+    let table = [
+        (", expect: ok}\n  - {id: mr", "}\n  - {id: mr", None),
+        (", twin: twin}", "}", Some("it proves a refusal: name its `twin`")),
+        ("twin: twin}", "twin: fd}", Some("a twin is another step of the same actor with the same operation")),
+        ("  - {await: cut, expect: ok}\n", "", Some("started and never awaited")),
+        ("proves: [longterm-refused], ", "", None),
+        ("{still: cut, for_ms: 10, needs: [mr], proves: [blocks]}", "{await: cut}", Some("awaited already")),
+        ("{still: cut,", "{still: fd,", Some("neither started nor expected to block")),
+        ("id: map, by: owner", "id: map, by: other", Some("`$fd` belongs to `owner`, not to `other`")),
+        ("map: $map", "map: $fd", Some("`$fd` must be a mapping, and step `fd` results in a descriptor")),
+        ("owner: {rdma: true}", "owner: {}", Some("actor `owner` has no RDMA device")),
+        ("{mainline: EOPNOTSUPP, else: ok}", "{mainline: EOPNOTSUPP}", Some("nothing is expected under `unguarded`")),
+        ("id: cut, by: other, start", "id: cut, by: other, expect: ok, start", Some("put the expectation on its `await`")),
+        ("id: memory", "id: map", Some("`map` is the id of an earlier step")),
+        ("id: memory", "id: fs", Some("`fs` is a matrix parameter already")),
+        ("start: {truncate: {file: data, size_kib: 0}}", "start: {truncate: {size_kib: 0}}", Some("give either `file` or `fd`")),
+        ("by: other, start", "start", Some("`by` is missing")),
+        ("[mainline, unguarded]", "[]", Some("name at least one contract")),
+        ("{await: cut, expect: ok}", "{await: cut, proves: [blocks]}", Some("without expecting anything")),
+    ];
+    for (from, to, want) in table {
+        let changed = GOOD.replacen(from, to, 1);
+        assert_ne!(changed, GOOD, "the good scenario has no `{from}`");
+        match (load(&changed), want) {
+            (Ok(_), None) => {}
+            (Err(error), Some(want)) => assert!(error.to_string().contains(want), "{to}: {error}"),
+            (Ok(_), Some(want)) => panic!("`{to}` was accepted, not answered with `{want}`"),
+            (Err(error), None) => panic!("`{to}`: {error}"),
+        }
+    }
+}
+
+#[test]
+fn every_scenario_of_the_repository_is_good() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+    let contracts = Contracts::load(&folder.join(CONTRACTS)).unwrap();
+    let all = load_all(&folder, &contracts).unwrap();
+    assert!(all.len() > 20);
+    for name in contracts.names() {
+        let control = all.iter().any(|one| one.control && one.contracts.iter().any(|contract| contract == name));
+        assert!(control, "{name} has no control: none of its rows could ever be green");
+    }
+}

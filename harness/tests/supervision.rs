@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Supervision against machines that misbehave. The fake QEMU is this very test program, started
+//! through a script with [`fake_qemu`] as its only test; it sits where QEMU sits: in the case's
+//! folder, with two sockets to connect to and a console file to write.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use holdfast::case::play;
+use holdfast::machine::accel::{Accelerator, Kind};
+use holdfast::machine::{Broken, Machine, Vm, cancel_pair};
+use holdfast::plan::{PlannedCase, PlannedStep};
+use holdfast::record::{End, Record};
+use holdfast::scenario::Action;
+use holdfast_protocol::{Fact, Hello, Op, Oracles, Order, Outcome, RdmaFact, Reply, Setup, read_frame, write_frame};
+
+const MODE: &str = "HOLDFAST_FAKE_QEMU";
+
+/// The fake's life; an ordinary test run has no mode and nothing to do here.
+#[test]
+fn fake_qemu() {
+    let Ok(mode) = std::env::var(MODE) else { return };
+    match mode.as_str() {
+        "exits" => std::process::exit(3),
+        "never-connects" => forever(),
+        _ => {}
+    }
+    let mut agent = UnixStream::connect("agent.sock").unwrap();
+    match mode.as_str() {
+        "deaf" => forever(),
+        "garbage" => {
+            agent.write_all(&[3, 0, 0, 0, b'a', b'b', b'c']).unwrap();
+            forever();
+        }
+        "too-long" => {
+            agent.write_all(&[0xff; 8]).unwrap();
+            forever();
+        }
+        "floods" => fs::write("console.log", "noise\n".repeat(4 << 20)).unwrap(),
+        "panics" => fs::write("console.log", "[    1.0] Kernel panic - not syncing: fake\n").unwrap(),
+        _ => {}
+    }
+    write_frame(&mut agent, &Reply::Hello(hello())).unwrap();
+    loop {
+        let order: Order = read_frame(&mut agent).unwrap();
+        let reply = match order {
+            Order::CheckConfig { .. } => Reply::Config(Vec::new()),
+            Order::Prepare(_) if mode == "refuses" => Reply::Refused { why: "no room".into() },
+            Order::Prepare(_) => Reply::Prepared(Vec::new()),
+            Order::Do { .. } if mode == "dies" || mode == "panics" => std::process::exit(7),
+            Order::Do { .. } if mode == "hangs" => forever(),
+            Order::Do { step, .. } => Reply::Fact(fact(step)),
+            Order::Finish { .. } => Reply::Finished(Oracles::default()),
+            Order::PowerOff => std::process::exit(0),
+            other => panic!("not expected here: {other:?}"),
+        };
+        write_frame(&mut agent, &reply).unwrap();
+    }
+}
+
+fn forever() -> ! {
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn fact(step: String) -> Fact {
+    Fact { step, actor: "a".into(), outcome: Outcome::Returned(0), at_ms: 1, took_ms: 1 }
+}
+
+fn hello() -> Hello {
+    Hello {
+        protocol: holdfast_protocol::VERSION,
+        agent: "fake".into(),
+        kernel: "fake".into(),
+        build: String::new(),
+        started_ms: 0,
+        ready_ms: 0,
+        pmem: Vec::new(),
+        rdma: RdmaFact { device: String::new(), active: true, gid_index: None, trouble: String::new() },
+        cpus: 1,
+    }
+}
+
+/// A machine whose QEMU is this program in one mode. TERM is ignored where `stubborn`.
+fn machine(folder: &Path, mode: &str, stubborn: bool) -> Machine {
+    let script = folder.join("fake-qemu");
+    let own = std::env::current_exe().unwrap();
+    let trap = if stubborn { "trap '' TERM\n" } else { "" };
+    let text = format!(
+        "#!/bin/sh\n{trap}{MODE}={mode} '{}' --exact fake_qemu --nocapture\nexit $?\n",
+        own.display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    Machine {
+        qemu: script,
+        accelerator: Accelerator { kind: Kind::Tcg, why: String::new() },
+        kernel: PathBuf::new(),
+        initrd: PathBuf::new(),
+        append: String::new(),
+        cpus: 1,
+        memory_mib: 1,
+        pmem: Vec::new(),
+    }
+}
+
+fn case() -> PlannedCase {
+    let action = Action::Do { by: "a".into(), op: Op::Exit { code: 0 } };
+    PlannedCase {
+        id: "fake".into(),
+        kernel: "fake".into(),
+        contract: "fake".into(),
+        about: String::new(),
+        file: PathBuf::new(),
+        control: false,
+        excluded: None,
+        setup: Setup { case: "fake".into(), ..Setup::default() },
+        steps: vec![PlannedStep {
+            id: "one".into(),
+            action,
+            expect: "ok".parse().unwrap(),
+            wait_ms: 1,
+            not_before_ms: None,
+            not_after_ms: None,
+            proves: Vec::new(),
+            twin: None,
+            excluded: None,
+        }],
+        ends: None,
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Plays the one-step case; afterwards nothing of the machine may be left.
+fn played(mode: &str, cancel_after: Option<Duration>) -> Record {
+    let folder = tempfile::tempdir().unwrap();
+    let (wish, cancel) = cancel_pair();
+    let record = runtime().block_on(async {
+        if let Some(after) = cancel_after {
+            tokio::spawn(async move {
+                tokio::time::sleep(after).await;
+                let _ = wish.send(true);
+            });
+        }
+        play(&case(), &machine(folder.path(), mode, false), &[], folder.path(), cancel, &|_| {}).await
+    });
+    nothing_is_left(folder.path());
+    record
+}
+
+fn nothing_is_left(folder: &Path) {
+    for socket in ["agent.sock", "qmp.sock"] {
+        assert!(!folder.join(socket).exists(), "{socket} is left");
+    }
+    let begun = Instant::now();
+    while let Some(pid) = in_folder(folder) {
+        assert!(begun.elapsed() < Duration::from_secs(1), "process {pid} is left");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A process whose working directory is the folder.
+fn in_folder(folder: &Path) -> Option<String> {
+    let folder = folder.canonicalize().unwrap();
+    fs::read_dir("/proc").unwrap().filter_map(Result::ok).find_map(|entry| {
+        let cwd = fs::read_link(entry.path().join("cwd")).ok()?;
+        (cwd == folder).then(|| entry.file_name().to_string_lossy().into_owned())
+    })
+}
+
+#[test]
+fn a_good_machine_is_played_to_the_end() {
+    let record = played("good", None);
+    assert_eq!(record.end, End::Complete);
+    assert_eq!(record.facts["one"].outcome, Outcome::Returned(0));
+    assert!(record.oracles.is_some());
+}
+
+#[test]
+fn an_early_exit_is_told_from_a_death_within_a_step() {
+    let exits = played("exits", None).end;
+    assert_eq!(exits, End::QemuEnded { how: "exit status: 3".into(), during: "boot".into() });
+    let dies = played("dies", None).end;
+    assert_eq!(dies, End::QemuEnded { how: "exit status: 7".into(), during: "one".into() });
+}
+
+#[test]
+fn a_panic_on_the_console_has_its_title() {
+    let record = played("panics", None);
+    assert_eq!(record.console[0].title, "Kernel panic - not syncing: fake");
+    assert!(matches!(record.end, End::QemuEnded { .. }));
+}
+
+#[test]
+fn a_stream_out_of_step_is_a_fault_and_no_result() {
+    for (mode, words) in [("garbage", "could not be understood"), ("too-long", "out of step"), ("refuses", "no room")] {
+        match played(mode, None).end {
+            End::Fault { why } => assert!(why.contains(words), "{mode}: {why}"),
+            other => panic!("{mode}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_flooded_console_harms_nothing() {
+    assert_eq!(played("floods", None).end, End::Complete);
+}
+
+#[test]
+fn the_user_can_end_a_step_that_hangs() {
+    let begun = Instant::now();
+    assert_eq!(played("hangs", Some(Duration::from_millis(500))).end, End::Cancelled);
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_machine_that_never_speaks_runs_into_the_deadline_and_is_killed() {
+    for (mode, stubborn) in [("never-connects", false), ("deaf", false), ("deaf", true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (_sender, cancel) = cancel_pair();
+        let ended = runtime().block_on(async {
+            let mut vm = Vm::spawn(&machine(folder.path(), mode, stubborn), folder.path(), cancel).unwrap();
+            let said = vm.hello(Duration::from_millis(700)).await;
+            assert!(matches!(said, Err(Broken::Deadline(_))), "{mode}: {said:?}");
+            vm.stop().await
+        });
+        assert!(ended.contains("signal: "), "{mode}: {ended}");
+        nothing_is_left(folder.path());
+    }
+}
