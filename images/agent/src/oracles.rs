@@ -29,18 +29,23 @@ fn pin_counts(vmstat: &str) -> Option<PinCounts> {
 }
 
 /// Lines of `/proc/locks` that are leases or delegations.
-#[must_use]
-pub(crate) fn leases() -> Vec<String> {
-    let text = fs::read_to_string("/proc/locks").unwrap_or_default();
+///
+/// # Errors
+/// When it cannot be read: an oracle that cannot look must not say that it saw nothing.
+pub(crate) fn leases() -> Result<Vec<String>, String> {
+    let text = fs::read_to_string("/proc/locks").map_err(|error| format!("/proc/locks: {error}"))?;
     let is_lease =
         |line: &&str| line.contains(" LEASE ") || line.contains(" DELEG ") || line.contains(" LAYOUT ");
-    text.lines().filter(is_lease).map(ToOwned::to_owned).collect()
+    Ok(text.lines().filter(is_lease).map(ToOwned::to_owned).collect())
 }
 
 /// `/proc/sys/kernel/tainted`.
-#[must_use]
-pub(crate) fn taint() -> u64 {
-    fs::read_to_string("/proc/sys/kernel/tainted").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn taint() -> Result<u64, String> {
+    let text = fs::read_to_string("/proc/sys/kernel/tainted").map_err(|error| format!("tainted: {error}"))?;
+    text.trim().parse().map_err(|_| format!("tainted: {text:?}"))
 }
 
 /// Makes WARN_ON_ONCE fire again.

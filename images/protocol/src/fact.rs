@@ -28,7 +28,8 @@ pub enum Outcome {
     Returned(i64),
     /// The call failed with this errno.
     Errno(i32),
-    /// The work request completed with this status, an `IBV_WC_` name without the prefix, not SUCCESS.
+    /// The work request completed with this status, an `IBV_WC_` name without the prefix, not SUCCESS;
+    /// `TIMEOUT` when no completion came within 5 s.
     Completion(String),
     /// A comparison found other bytes.
     Differs {

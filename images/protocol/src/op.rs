@@ -87,7 +87,8 @@ pub enum Op {
         pattern: u8,
     },
     /// Compares a range with a pattern: `ok`, or where it differs. Of a file by read(2) (device
-    /// DAX, which cannot be read, is mapped), of a mapping by loading from it.
+    /// DAX, which cannot be read, is mapped), of a mapping by loading from it. ENODATA when the file
+    /// ends within the range and everything before agrees.
     Compare {
         /// A declared file.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -15,6 +15,7 @@ use std::thread;
 
 use holdfast_protocol::{Hello, Place, PmemFact, RdmaFact, Reply, VERSION, write_frame};
 use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 use crate::clock::now_ms;
 use crate::oracles::mark_log;
@@ -42,7 +43,9 @@ pub(crate) fn run(words: &[&str]) -> ! {
     if !mount_trouble.is_empty() {
         say(&mount_trouble.join("; "));
     }
+    // Marks in the kernel log must not fall to its rate limit, nor pins to a limit of this process.
     let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     let (hello, stage) = get_ready(started_ms);
     let node = port::find().filter(|_| !arguments.iter().any(|word| word == SHELL));
     match node {

@@ -31,7 +31,7 @@ impl Session {
             // Regions and their pins may be let go by deferred work.
             loop {
                 found.pins_after = oracles::pins()?;
-                found.regions_left = crate::netlink::regions().unwrap_or(0);
+                found.regions_left = self.regions_left()?;
                 let before = found.pins_before.acquired.wrapping_sub(found.pins_before.released);
                 let after = found.pins_after.acquired.wrapping_sub(found.pins_after.released);
                 if (before == after && found.regions_left == 0) || Instant::now() >= until {
@@ -39,7 +39,7 @@ impl Session {
                 }
                 sleep(STEP);
             }
-            found.leases_left = oracles::leases();
+            found.leases_left = oracles::leases()?;
         }
         found.stuck = self.stuck();
         for pid in std::mem::take(&mut self.keepers) {
@@ -60,12 +60,20 @@ impl Session {
         found.fsck = found.umount.iter().filter_map(|umount| self.fsck(umount)).collect();
         if self.stage.in_guest {
             (found.log, found.log_mark_found) = oracles::log_since(&mark)?;
-            found.taint.1 = oracles::taint();
+            found.taint.1 = oracles::taint()?;
         }
         Ok(found)
     }
 
-    fn end_actors(&mut self, settle: Duration) {
+    fn regions_left(&self) -> Result<u64, String> {
+        if self.stage.rdma.is_none() {
+            return Ok(0);
+        }
+        crate::netlink::regions().map_err(|errno| format!("counting memory regions: {errno}"))
+    }
+
+    /// SIGKILL to all actors; waits until they are gone or the time is over.
+    pub(super) fn end_actors(&mut self, settle: Duration) {
         self.cast.reap();
         for player in self.cast.players.values().filter(|player| player.end.is_none()) {
             let _ = sys::kill(player.pid, libc::SIGKILL);

@@ -26,11 +26,20 @@ const ACTOR_TIMEOUT: Duration = Duration::from_secs(60);
 const CHUNK_BYTES: usize = 256 << 10;
 
 impl Session {
-    /// Makes everything ready for the first step.
+    /// Makes everything ready for the first step; ends the actors again when something is missing.
     pub(super) fn prepare(&mut self, setup: Setup) -> Result<Vec<FileFact>, String> {
         if self.before.is_some() {
             return Err("this guest is already prepared".to_owned());
         }
+        let prepared = self.try_prepare(setup);
+        if prepared.is_err() {
+            self.end_actors(ACTOR_TIMEOUT);
+            self.cast.players.clear();
+        }
+        prepared
+    }
+
+    fn try_prepare(&mut self, setup: Setup) -> Result<Vec<FileFact>, String> {
         let Setup { case, files, actors, sysctl } = setup;
         for (name, value) in &sysctl {
             self.set_sysctl(name, value)?;
@@ -50,7 +59,7 @@ impl Session {
             oracles::mark_log(&mark)?;
             oracles::clear_warn_once()?;
             before.pins_before = oracles::pins()?;
-            before.taint.0 = oracles::taint();
+            before.taint.0 = oracles::taint()?;
         }
         self.before = Some(Before { oracles: before, mark });
         Ok(facts)
