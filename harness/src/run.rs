@@ -169,12 +169,10 @@ fn machines(
     interrupt: &Interrupt,
 ) -> Result<(Machines, Vec<KernelUsed>)> {
     let options = kernel::Options { offline: settings.offline, jobs: None };
-    let image = image::ensure(home, image::DEFAULT)?;
-    let mut machines = BTreeMap::new();
-    let mut used = Vec::new();
+    let mut kernels = Vec::new();
     for planned in &plan.kernels {
         let built = kernel::ensure(home, &requests[&planned.name], &options, progress, interrupt.flag());
-        let machine = match built {
+        let built = match built {
             Err(_) if interrupt.flag().load(Ordering::Relaxed) => return Err(Interrupted.into()),
             Err(error) if Exit::of_error(&error) == Exit::BadInput => return Err(error),
             Err(error) => {
@@ -182,12 +180,26 @@ fn machines(
                 progress.say(&why);
                 Err(why)
             }
-            Ok(built) => {
-                used.push(KernelUsed::new(planned, &built.manifest));
-                Ok((machine(&built, &image, accelerator, settings), built))
-            }
+            Ok(built) => Ok(built),
         };
-        machines.insert(planned.name.clone(), machine);
+        kernels.push((planned, built));
+    }
+    let image = match kernels.iter().any(|(_, built)| built.is_ok()) {
+        true => Some(image::ensure(home, image::DEFAULT)?),
+        false => None,
+    };
+    let mut machines = BTreeMap::new();
+    let mut used = Vec::new();
+    for (planned, built) in kernels {
+        let on = match (built, &image) {
+            (Ok(built), Some(image)) => {
+                used.push(KernelUsed::new(planned, &built.manifest));
+                Ok((machine(&built, image, accelerator, settings), built))
+            }
+            (Ok(_), None) => Err("there is no image".to_owned()),
+            (Err(why), _) => Err(why),
+        };
+        machines.insert(planned.name.clone(), on);
     }
     Ok((machines, used))
 }

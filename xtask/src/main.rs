@@ -7,6 +7,7 @@ mod choice;
 mod clean;
 mod doctor;
 mod install;
+mod kernel;
 mod list;
 mod report;
 mod run;
@@ -16,7 +17,7 @@ mod test;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use holdfast::home::Home;
 use holdfast::outcome::Exit;
 
@@ -34,6 +35,7 @@ enum Command {
     List(list::List),
     Report(report::Report),
     Doctor(doctor::Doctor),
+    Kernel(kernel::Kernel),
     Clean(clean::Clean),
     Shell(shell::Shell),
     Selftest(selftest::Selftest),
@@ -43,7 +45,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    // Under its own name once installed; before that by cargo's alias.
+    let installed = std::env::args().next().is_some_and(|name| name.ends_with("holdfast"));
+    let name = if installed { "holdfast" } else { "cargo xtask" };
+    let matches = Cli::command().bin_name(name).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let result = Home::find().and_then(|home| {
         // What only a live process could remove is removed by the next command.
         holdfast::runs::tidy(&home.runs);
@@ -62,6 +68,7 @@ fn dispatch(command: &Command, home: &Home) -> anyhow::Result<Exit> {
         Command::List(args) => list::main(args, home),
         Command::Report(args) => report::main(args, home),
         Command::Doctor(args) => doctor::main(args, home),
+        Command::Kernel(args) => kernel::main(args, home),
         Command::Clean(args) => clean::main(args, home),
         Command::Shell(args) => shell::main(args, home),
         Command::Selftest(args) => selftest::main(args, home),

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Each wrong thing a person can type or have: the documented exit code, and a message that says
+//! what, where and what to do. Nothing here boots a machine or builds a kernel.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn holdfast(cache: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(arguments).env("HOLDFAST_CACHE", cache);
+    command
+}
+
+/// Exit code, and everything printed.
+fn outcome(output: &Output) -> (i32, String) {
+    let text = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
+    (output.status.code().unwrap_or(-1), text)
+}
+
+fn check(arguments: &[&str], code: i32, words: &[&str]) {
+    let cache = tempfile::tempdir().unwrap();
+    let (got, text) = outcome(&holdfast(cache.path(), arguments).output().unwrap());
+    assert_eq!(got, code, "{arguments:?}:\n{text}");
+    for word in words {
+        assert!(text.contains(word), "{arguments:?} does not say `{word}`:\n{text}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+#[test]
+fn an_unknown_name_is_answered_with_the_nearest() {
+    check(&["run", "--kernel", "mainlin-6.12"], 2, &["mainlin-6.12", "mainline-6.12"]);
+    check(&["run", "--contract", "unguardd"], 2, &["unknown contract `unguardd`; did you mean `unguarded`?"]);
+    check(&["run", "--plan", "defalt"], 2, &["unknown plan `defalt`; did you mean `default`?"]);
+    check(&["run", "truncate/pined-by-rdma"], 2, &["did you mean `truncate/pinned-by-rdma`?"]);
+    check(&["run", "clause:unguarded/block"], 2, &["unknown clause `block`; did you mean `blocks`?"]);
+    check(&["run", "clause:unguarded"], 2, &["clause:CONTRACT/CLAUSE"]);
+    check(&["run", "--tree", "/no/such/tree"], 2, &["/no/such/tree"]);
+    check(&["run", "--series", "/no/such/series"], 2, &["/no/such/series"]);
+    check(&["run", "--config", "/no/such/config"], 2, &["/no/such/config"]);
+    check(&["run", "no-such.yaml"], 2, &["cannot open the scenario no-such.yaml"]);
+    check(&["report", "1999"], 2, &["no run `1999`"]);
+    check(&["run", "--jobs", "0"], 2, &["--jobs"]);
+    check(&["run", "--rev", "HEAD"], 2, &["--tree"]);
+    check(&["run", "selftest/warn", "--kernel", "unguarded-6.12", "--dry-run"], 0, &["controls/anonymous"]);
+}
+
+#[test]
+fn a_typo_in_a_scenario_of_ones_own_has_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.yaml");
+    let good = "about: a\nbecause: b\ncontracts: [mainline]\nactors: {a: {}}\nsteps:\n  - {by: a, do: {pipe: {}}, expect: ok}\n";
+    fs::write(&path, good).unwrap();
+    let name = path.to_str().unwrap();
+    check(&["run", name, "--kernel", "mainline-6.12", "--dry-run"], 0, &["mine"]);
+    fs::write(&path, good.replace("pipe", "pype")).unwrap();
+    check(&["run", name], 2, &["mine.yaml:6:", "did you mean `pipe`?"]);
+    fs::write(&path, good.replace("expect: ok", "expect: okay")).unwrap();
+    check(&["run", name], 2, &["mine.yaml:6:", "unknown outcome `okay`; did you mean `ok`?"]);
+    fs::write(&path, "about: [\n").unwrap();
+    check(&["run", name], 2, &["mine.yaml:"]);
+}
+
+#[test]
+fn missing_tools_are_named_with_the_command_that_installs_them() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut command = holdfast(cache.path(), &["run", "--kernel", "mainline-6.12"]);
+    let (code, text) = outcome(&command.env("PATH", cache.path()).output().unwrap());
+    assert_eq!(code, 2, "{text}");
+    for word in ["qemu-system-x86_64", "runs guests", "apt-get install", "qemu-system-x86", "--install"] {
+        assert!(text.contains(word), "{text}");
+    }
+    let mut command = holdfast(cache.path(), &["doctor"]);
+    let (code, text) = outcome(&command.env("PATH", cache.path()).output().unwrap());
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("MISS qemu-system-x86_64"), "{text}");
+}
+
+#[test]
+fn without_a_network_it_says_what_it_would_have_fetched() {
+    check(&["run", "controls/anonymous", "--kernel", "mainline-6.12", "--offline"], 125, &["offline", "linux-source-6.12"]);
+    check(&["kernel", "build", "mainline-6.12", "--offline"], 125, &["offline", "linux-source-6.12"]);
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_named() {
+    let (code, text) = outcome(&holdfast(Path::new("/proc/no"), &["kernel", "build", "mainline-6.12"]).output().unwrap());
+    assert_eq!(code, 125, "{text}");
+    assert!(text.contains("/proc/no"), "{text}");
+}
+
+#[test]
+fn an_installed_copy_without_data_says_how_to_get_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = holdfast(folder.path(), &["list"]);
+    command.env_remove("CARGO_MANIFEST_DIR").env("HOLDFAST_DATA", folder.path());
+    let (code, text) = outcome(&command.output().unwrap());
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("cargo xtask install"), "{text}");
+}
+
+#[test]
+fn help_names_every_subcommand() {
+    let words = ["run", "list", "report", "doctor", "clean", "kernel", "shell", "selftest", "bench", "test", "install"];
+    check(&["--help"], 0, &words);
+    for word in words {
+        check(&[word, "--help"], 0, &["Usage:"]);
+    }
+}
