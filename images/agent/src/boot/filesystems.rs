@@ -37,7 +37,7 @@ const MKFS_EXT4: [&str; 13] = [
 /// No discard, few allocation groups, and a small log: mkfs zeroes all of it, and the least that
 /// mkfs calls supported is 64 MiB, which costs an emulated machine 0.2 s and the host as much memory.
 const MKFS_XFS: [&str; 9] =
-    ["/sbin/mkfs.xfs", "--unsupported", "-f", "-q", "-K", "-d", "agcount=2", "-l", "size=8m"];
+    ["/sbin/mkfs.xfs", "--unsupported", "-f", "-q", "-K", "-d", "agcount=2", "-l", "size=16m"];
 
 /// Makes the file system where there is none yet, mounts it with `dax=always`.
 pub(crate) fn mount(place: Place, device: &Prepared) -> Result<PathBuf, String> {
