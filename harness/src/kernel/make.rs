@@ -307,9 +307,42 @@ mod tests {
         assert_eq!(errors_in(&log), "a.c:1:1: error: no");
     }
 
+    /// Waits until a process whose number is in that file is gone.
+    fn assert_ends(file: &Path) {
+        let pid: i32 = fs::read_to_string(file).unwrap().trim().parse().unwrap();
+        // A killed process that nobody reaped yet is a zombie: it runs nothing.
+        let gone =
+            || fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "));
+        let begun = Instant::now();
+        while !gone() && begun.elapsed() < GRACE * 2 {
+            thread::sleep(POLL);
+        }
+        assert!(gone(), "{} {pid} still runs", file.display());
+    }
+
+    const SLOW: &str = "slow:\n\t@echo $$$$ > pid; sleep 1000 & echo $$! > child; wait\n";
+
+    #[test]
+    fn when_we_are_killed_every_process_of_the_build_ends() {
+        let dir = tree(SLOW);
+        let cancel = AtomicBool::new(false);
+        let make = Make { tree: dir.path(), objects: "o", jobs: 1, cancel: &cancel };
+        let mut child = make.command(&[], "slow").stdin(Stdio::piped()).spawn().unwrap();
+        let begun = Instant::now();
+        while !dir.path().join("child").exists() && begun.elapsed() < GRACE {
+            thread::sleep(POLL);
+        }
+        thread::sleep(POLL);
+        // What the kernel does with our end of the pipe when we die.
+        drop(child.stdin.take());
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        assert_ends(&dir.path().join("pid"));
+        assert_ends(&dir.path().join("child"));
+    }
+
     #[test]
     fn cancelling_ends_every_process_of_the_build() {
-        let dir = tree("slow:\n\t@echo $$$$ > pid; sleep 1000 & echo $$! > child; wait\n");
+        let dir = tree(SLOW);
         let cancel = AtomicBool::new(false);
         let make = Make { tree: dir.path(), objects: "o", jobs: 1, cancel: &cancel };
         let begun = Instant::now();
@@ -323,15 +356,7 @@ mod tests {
             worker.join().unwrap()
         });
         assert!(result.unwrap_err().is::<Interrupted>());
-        for name in ["pid", "child"] {
-            let pid: i32 = fs::read_to_string(dir.path().join(name)).unwrap().trim().parse().unwrap();
-            // A killed process that nobody reaped yet is a zombie: it runs nothing.
-            let gone =
-                || fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "));
-            while !gone() && begun.elapsed() < GRACE * 2 {
-                thread::sleep(POLL);
-            }
-            assert!(gone(), "{name} {pid} still runs");
-        }
+        assert_ends(&dir.path().join("pid"));
+        assert_ends(&dir.path().join("child"));
     }
 }
