@@ -254,7 +254,13 @@ fn an_actor_killed_within_a_call_is_reported_and_stays_gone() {
     let mut guest = Guest::ready();
     guest.hang();
     assert_eq!(guest.act("kill", "owner", kill("patient", "SIGKILL")), OK);
-    assert_eq!(guest.collect("hang"), Outcome::Killed("SIGKILL".to_owned()));
+    std::thread::sleep(Duration::from_secs(2));
+    let fact = guest.fact(&Order::Await { step: "hang".to_owned(), wait_ms: WAIT_MS });
+    assert_eq!(fact.outcome, Outcome::Killed("SIGKILL".to_owned()));
+    assert!(
+        (WATCH_MS..2_000).contains(&fact.took_ms),
+        "the end is when it was, not when it was collected: {fact:?}"
+    );
     assert!(is_not_issued(&guest.act("after", "patient", size()), "killed by SIGKILL"));
     assert!(is_not_issued(&guest.act("again", "owner", kill("patient", "SIGKILL")), "gone"));
 }

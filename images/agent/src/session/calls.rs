@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use holdfast_protocol::{Fact, Op, Outcome, Place, Violation};
 
-use super::cast::Heard;
+use super::cast::{End, Heard};
 use super::{Pending, Session};
 use crate::clock::now_ms;
 use crate::procfs;
@@ -62,7 +62,7 @@ impl Session {
         let Some(player) = self.cast.players.get(actor) else {
             return Some(format!("there is no actor {actor}"));
         };
-        match (&player.end, &player.busy) {
+        match (player.end.as_ref().map(|end| &end.outcome), &player.busy) {
             (Some(Outcome::Killed(signal)), _) => Some(format!("actor {actor} was killed by {signal}")),
             (Some(_), _) => Some(format!("actor {actor} has exited")),
             (None, Some(step)) => Some(format!("actor {actor} is still in step {step}")),
@@ -122,11 +122,10 @@ impl Session {
                 }
                 // A late answer to a call that was given up.
                 Heard::Answer(_) => {}
-                Heard::Gone(end) => {
-                    let at_ms = self.pending.get(step).map_or_else(now_ms, |pending| pending.at_ms);
-                    let took_ms = now_ms().saturating_sub(at_ms);
-                    let fact =
-                        Fact { step: step.to_owned(), actor: actor.to_owned(), outcome: end, at_ms, took_ms };
+                Heard::Gone(End { outcome, at_ms: end_ms }) => {
+                    let at_ms = self.pending.get(step).map_or(end_ms, |pending| pending.at_ms);
+                    let took_ms = end_ms.saturating_sub(at_ms);
+                    let fact = Fact { step: step.to_owned(), actor: actor.to_owned(), outcome, at_ms, took_ms };
                     self.settle(step, fact);
                     return;
                 }

@@ -6,11 +6,15 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use holdfast_protocol::{Outcome, read_frame, write_frame};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::clock::now_ms;
 use crate::signals;
 use crate::sys::{self, Ended};
 use crate::wire::{Answer, Call, Part};
@@ -22,11 +26,21 @@ pub(super) struct Player {
     /// The step it is in.
     pub(super) busy: Option<String>,
     /// How it ended.
-    pub(super) end: Option<Outcome>,
+    pub(super) end: Option<End>,
     stream: File,
     pidfd: OwnedFd,
+    /// Uptime at its end, in milliseconds; 0 before.
+    ended_ms: Arc<AtomicU64>,
     /// Its end of the stream is closed: only the process is left to wait for.
     hung_up: bool,
+}
+
+/// How an actor ended, and when.
+#[derive(Clone, Debug)]
+pub(super) struct End {
+    pub(super) outcome: Outcome,
+    /// Uptime, in milliseconds.
+    pub(super) at_ms: u64,
 }
 
 /// What a wait for an actor came to.
@@ -35,7 +49,7 @@ pub(super) enum Heard {
     /// It answered.
     Answer(Answer),
     /// It is gone; how it ended.
-    Gone(Outcome),
+    Gone(End),
     /// Nothing yet.
     Silence,
 }
@@ -62,10 +76,11 @@ impl Cast {
         // A number that was used before.
         self.ends.remove(&pid);
         let pidfd = sys::pidfd_open(pid).map_err(|errno| trouble(errno.into()))?;
+        let ended_ms = note_end(pidfd.try_clone().map_err(trouble)?).map_err(trouble)?;
         let mut stream = File::from(OwnedFd::from(ours));
         let name = part.name.clone();
         write_frame(&mut stream, &Call::Play(part)).map_err(|error| format!("actor {name}: {error}"))?;
-        let player = Player { pid, busy: None, end: None, stream, pidfd, hung_up: false };
+        let player = Player { pid, busy: None, end: None, stream, pidfd, ended_ms, hung_up: false };
         self.players.insert(name, player);
         Ok(())
     }
@@ -81,7 +96,8 @@ impl Cast {
         loop {
             self.reap();
             let Some(player) = self.players.get_mut(name) else {
-                return Heard::Gone(Outcome::NotIssued { why: format!("there is no actor {name}") });
+                let outcome = Outcome::NotIssued { why: format!("there is no actor {name}") };
+                return Heard::Gone(End { outcome, at_ms: now_ms() });
             };
             let left = until.saturating_duration_since(Instant::now());
             // An answer that was sent before the end comes first.
@@ -104,14 +120,18 @@ impl Cast {
     /// Collects ended processes: actors, and orphans that came to PID 1.
     pub(super) fn reap(&mut self) {
         while let Some((pid, end)) = sys::reap() {
-            let end = match end {
+            let outcome = match end {
                 Ended::Exited(code) => Outcome::Exited(code),
                 Ended::Killed(signal) => Outcome::Killed(signals::name(signal)),
             };
-            self.ends.insert(pid, end);
+            self.ends.insert(pid, outcome);
         }
         for player in self.players.values_mut().filter(|player| player.end.is_none()) {
-            player.end = self.ends.get(&player.pid).cloned();
+            player.end = self.ends.get(&player.pid).map(|outcome| {
+                let noted_ms = player.ended_ms.load(Ordering::Acquire);
+                let at_ms = if noted_ms == 0 { now_ms() } else { noted_ms };
+                End { outcome: outcome.clone(), at_ms }
+            });
         }
     }
 
@@ -120,6 +140,19 @@ impl Cast {
         self.reap();
         self.ends.remove(&pid)
     }
+}
+
+/// Notes when a process ends, whatever the session is doing then: between two orders it sleeps in
+/// a read of its port.
+fn note_end(pidfd: OwnedFd) -> std::io::Result<Arc<AtomicU64>> {
+    let ended_ms = Arc::new(AtomicU64::new(0));
+    let note = Arc::clone(&ended_ms);
+    std::thread::Builder::new().name("note-end".to_owned()).spawn(move || {
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
+        note.store(now_ms(), Ordering::Release);
+    })?;
+    Ok(ended_ms)
 }
 
 impl Player {

@@ -117,7 +117,7 @@ impl Session {
                     return Err(format!("actor {name}: {why}"));
                 }
                 Heard::Answer(_) => {}
-                Heard::Gone(end) => return Err(format!("actor {name} ended at once: {end:?}")),
+                Heard::Gone(end) => return Err(format!("actor {name} ended at once: {:?}", end.outcome)),
                 Heard::Silence => return Err(format!("actor {name} is not ready after {ACTOR_TIMEOUT:?}")),
             }
         }
