@@ -119,7 +119,13 @@ fn show(built: &Built) {
         1 => "1 patch".to_owned(),
         count => format!("{count} patches"),
     };
-    anstream::println!("  {} {} from {}, {patches}, built {}", manifest.key, manifest.release, manifest.source, manifest.date);
+    anstream::println!(
+        "  {} {} from {}, {patches}, built {}",
+        manifest.key,
+        manifest.release,
+        manifest.source,
+        manifest.date
+    );
 }
 
 fn build_all(build: &Build, home: &Home) -> Result<Exit> {

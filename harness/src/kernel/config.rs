@@ -43,10 +43,9 @@ impl fmt::Display for Dropped {
 ///
 /// # Errors
 /// Bad input for a line that is no request.
-pub(super) fn read_fragment(path: &Path, named: &str) -> Result<(String, Vec<Asked>)> {
+pub(super) fn read_fragment(path: &Path, named: &str) -> Result<Vec<Asked>> {
     let text = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    let asked = parse(&text, named)?;
-    Ok((text, asked))
+    parse(&text, named)
 }
 
 fn parse(text: &str, named: &str) -> Result<Vec<Asked>> {

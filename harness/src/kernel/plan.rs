@@ -44,7 +44,7 @@ pub(super) struct Plan {
     pub(super) tested: Option<String>,
     pub(super) patches: Vec<Patch>,
     pub(super) base: BaseConfig,
-    /// The fragments, one after the other.
+    /// What is put on the base: every request.
     pub(super) fragments: String,
     pub(super) asked: Vec<Asked>,
     pub(super) compiler: String,
@@ -66,7 +66,7 @@ pub(super) enum BaseConfig {
 /// Finds and reads all inputs. The network is used only when a source is not in the cache.
 pub(super) fn plan(home: &Home, request: &Request, options: &Options, progress: &Progress) -> Result<Plan> {
     let spec = spec::spec(home, &request.base)?;
-    let (fragments, asked) = fragments(home, &spec)?;
+    let (fragments, asked) = fragments(home, &spec, request)?;
     let base = base_config(&spec, request)?;
     let mut patches = Vec::new();
     if request.tree.is_none() {
@@ -110,19 +110,20 @@ fn digest(text: impl AsRef<[u8]>) -> String {
     files::hex(&Sha256::digest(text))
 }
 
-fn fragments(home: &Home, spec: &Spec) -> Result<(String, Vec<Asked>)> {
-    let mut text = String::new();
+/// The requests in force, and the text that makes them. Comments are not in it: to reword one builds
+/// nothing.
+fn fragments(home: &Home, spec: &Spec, request: &Request) -> Result<(String, Vec<Asked>)> {
     let mut asked = Vec::new();
-    for name in &spec.fragments {
+    let trims = if request.config.is_none() { spec.trims.as_slice() } else { &[] };
+    for name in spec.fragments.iter().chain(trims) {
         let path = spec::fragment_path(home, name);
-        let (part, requests) = config::read_fragment(&path, &path.display().to_string())?;
-        text.push_str(&part);
-        text.push('\n');
-        asked.extend(requests);
+        asked.extend(config::read_fragment(&path, &path.display().to_string())?);
     }
+    let asked = config::effective(&asked);
+    let mut text: String = asked.iter().map(|asked| format!("{}={}\n", asked.option, asked.value)).collect();
     text.push_str(LOCAL_VERSION);
     text.push('\n');
-    Ok((text, config::effective(&asked)))
+    Ok((text, asked))
 }
 
 fn base_config(spec: &Spec, request: &Request) -> Result<BaseConfig> {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::slot::{self, Slot};
 use super::{scratch, spec, store};
@@ -43,19 +43,43 @@ pub struct Pruned {
 pub fn prune(home: &Home, pruning: &Pruning) -> Result<Vec<Pruned>> {
     let mut pruned = kernels(home, pruning)?;
     pruned.extend(slots(home, pruning)?);
+    pruned.extend(notes(home, pruning)?);
     if pruning.sources {
         pruned.extend(sources(home, pruning)?);
     }
     Ok(pruned)
 }
 
+/// Logs of failed builds, and what is remembered of persons' trees.
+fn notes(home: &Home, pruning: &Pruning) -> Result<Vec<Pruned>> {
+    let mut pruned = Vec::new();
+    let Some(days) = pruning.unused_days else { return Ok(pruned) };
+    for (folder, what) in [("failed", "log of a failed build"), ("trees", "memory of a tree")] {
+        let Ok(entries) = fs::read_dir(home.cache.join(folder)) else { continue };
+        for entry in entries.flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            let age = meta.modified().ok().and_then(|modified| modified.elapsed().ok()).unwrap_or_default();
+            if age < days_of(days) {
+                continue;
+            }
+            if !pruning.dry_run {
+                fs::remove_file(entry.path())
+                    .with_context(|| format!("{} cannot be removed", entry.path().display()))?;
+            }
+            pruned.push(Pruned { what: what.to_owned(), path: entry.path(), bytes: meta.len() });
+        }
+    }
+    Ok(pruned)
+}
+
+fn days_of(days: u64) -> Duration {
+    Duration::from_secs(days.saturating_mul(24 * 60 * 60))
+}
+
 fn kernels(home: &Home, pruning: &Pruning) -> Result<Vec<Pruned>> {
     let mut pruned = Vec::new();
     for built in store::all(&home.cache) {
-        let day = Duration::from_secs(24 * 60 * 60);
-        let is_old = pruning
-            .unused_days
-            .is_some_and(|days| u32::try_from(days).is_ok_and(|days| store::unused_for(&built) >= day * days));
+        let is_old = pruning.unused_days.is_some_and(|days| store::unused_for(&built) >= days_of(days));
         let is_other = !pruning.keep.is_empty() && !pruning.keep.contains(&built.manifest.name);
         let is_kept = pruning.keep.contains(&built.manifest.name);
         if (is_old && !is_kept) || (is_other && pruning.unused_days.is_none()) {
@@ -110,4 +134,79 @@ fn remove(home: &Home, what: String, path: PathBuf, lock: &str, pruning: &Prunin
         scratch::remove_tree(&path)?;
     }
     Ok(Some(Pruned { what, path, bytes }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, FileTimes};
+    use std::path::Path;
+    use std::time::SystemTime;
+
+    use super::*;
+
+    fn kernel(home: &Home, name: &str, key: &str, unused_days: u64) {
+        let dir = home.cache.join("kernels").join(key);
+        fs::create_dir_all(&dir).unwrap();
+        let manifest = store::Manifest {
+            name: name.into(),
+            key: key.into(),
+            release: String::new(),
+            source: String::new(),
+            version: String::new(),
+            tested: None,
+            contract: String::new(),
+            patches: Vec::new(),
+            requests: Vec::new(),
+            compiler: String::new(),
+            steps: 0,
+            build_s: 0.0,
+            date: String::new(),
+        };
+        fs::write(dir.join("manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
+        let used = SystemTime::now() - days_of(unused_days);
+        File::create(dir.join("used")).unwrap().set_times(FileTimes::new().set_modified(used)).unwrap();
+    }
+
+    fn home(dir: &Path) -> Home {
+        fs::create_dir_all(dir.join("kernel-configs")).unwrap();
+        let home =
+            Home { data: dir.to_owned(), is_clone: true, cache: dir.join("cache"), runs: dir.join("runs") };
+        kernel(&home, "mainline", "a", 40);
+        kernel(&home, "unguarded", "b", 1);
+        for slot in ["tree-gone", "of-nobody"] {
+            fs::create_dir_all(home.cache.join("work").join(slot)).unwrap();
+        }
+        home
+    }
+
+    fn check(pruning: &Pruning, expect: &[&str]) {
+        let dir = tempfile::tempdir().unwrap();
+        let home = home(dir.path());
+        let pruned = prune(&home, pruning).unwrap();
+        let mut names: Vec<&str> =
+            pruned.iter().map(|one| one.path.file_name().unwrap().to_str().unwrap()).collect();
+        names.sort_unstable();
+        assert_eq!(names, expect);
+        assert!(pruned.iter().all(|one| one.path.exists() == pruning.dry_run));
+    }
+
+    #[test]
+    fn only_what_may_go_goes() {
+        let none = Pruning::default();
+        check(&none, &["of-nobody", "tree-gone"]);
+        check(&Pruning { unused_days: Some(30), ..none.clone() }, &["a", "of-nobody", "tree-gone"]);
+        check(&Pruning { unused_days: Some(0), ..none.clone() }, &["a", "b", "of-nobody", "tree-gone"]);
+        check(&Pruning { keep: vec!["mainline".into()], ..none.clone() }, &["b", "of-nobody", "tree-gone"]);
+        check(&Pruning { unused_days: Some(30), dry_run: true, ..none }, &["a", "of-nobody", "tree-gone"]);
+    }
+
+    #[test]
+    fn what_a_live_process_works_in_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = home(dir.path());
+        let _lock = scratch::try_lock(&home.cache, &Slot::lock_name("tree-gone")).unwrap();
+        prune(&home, &Pruning::default()).unwrap();
+        assert!(home.cache.join("work/tree-gone").exists());
+        assert!(!home.cache.join("work/of-nobody").exists());
+    }
 }

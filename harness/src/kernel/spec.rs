@@ -32,6 +32,9 @@ pub struct Spec {
     pub base: Base,
     /// Names of fragments in `kernel-configs/fragments`, in order.
     pub fragments: Vec<String>,
+    /// Names of fragments that only take away what costs time: left out on a person's own
+    /// configuration, which may select some of it.
+    pub trims: Vec<String>,
     /// The series, in order.
     pub patches: Vec<PathBuf>,
 }
@@ -88,6 +91,8 @@ struct File {
     sources: Vec<SourceEntry>,
     base: Base,
     fragments: Vec<String>,
+    #[serde(default)]
+    trims: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -146,11 +151,11 @@ fn load(home: &Home, name: &str) -> Result<Spec> {
     let file = parse(&path, &text)?;
     let sources = sources(&path, file.sources)?;
     let fragments_dir = home.kernel_configs().join("fragments");
-    for fragment in &file.fragments {
+    for fragment in file.fragments.iter().chain(&file.trims) {
         if !fragment_path(home, fragment).is_file() {
             let known = stems(&fragments_dir, "config")?;
             let message = unknown("fragment", fragment, known.iter().map(String::as_str));
-            return Err(bad_input(format!("{}: fragments: {message}", at(&path, &text, fragment))));
+            return Err(bad_input(format!("{}: {message}", at(&path, &text, fragment))));
         }
     }
     let patches = patch_files(&dir.join("patches"))?;
@@ -161,6 +166,7 @@ fn load(home: &Home, name: &str) -> Result<Spec> {
         sources,
         base: file.base,
         fragments: file.fragments,
+        trims: file.trims,
         patches,
     })
 }
