@@ -14,7 +14,8 @@ fn holdfast(cache: &Path, arguments: &[&str]) -> Command {
 
 /// Exit code, and everything printed.
 fn outcome(output: &Output) -> (i32, String) {
-    let text = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
+    let text =
+        [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
     (output.status.code().unwrap_or(-1), text)
 }
 
@@ -79,13 +80,18 @@ fn missing_tools_are_named_with_the_command_that_installs_them() {
 
 #[test]
 fn without_a_network_it_says_what_it_would_have_fetched() {
-    check(&["run", "controls/anonymous", "--kernel", "mainline-6.12", "--offline"], 125, &["offline", "linux-source-6.12"]);
+    check(
+        &["run", "controls/anonymous", "--kernel", "mainline-6.12", "--offline"],
+        125,
+        &["offline", "linux-source-6.12"],
+    );
     check(&["kernel", "build", "mainline-6.12", "--offline"], 125, &["offline", "linux-source-6.12"]);
 }
 
 #[test]
 fn a_cache_that_cannot_be_written_is_named() {
-    let (code, text) = outcome(&holdfast(Path::new("/proc/no"), &["kernel", "build", "mainline-6.12"]).output().unwrap());
+    let (code, text) =
+        outcome(&holdfast(Path::new("/proc/no"), &["kernel", "build", "mainline-6.12"]).output().unwrap());
     assert_eq!(code, 125, "{text}");
     assert!(text.contains("/proc/no"), "{text}");
 }
@@ -102,7 +108,8 @@ fn an_installed_copy_without_data_says_how_to_get_it() {
 
 #[test]
 fn help_names_every_subcommand() {
-    let words = ["run", "list", "report", "doctor", "clean", "kernel", "shell", "selftest", "bench", "test", "install"];
+    let words =
+        ["run", "list", "report", "doctor", "clean", "kernel", "shell", "selftest", "bench", "test", "install"];
     check(&["--help"], 0, &words);
     for word in words {
         check(&[word, "--help"], 0, &["Usage:"]);
