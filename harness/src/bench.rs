@@ -43,7 +43,13 @@ const DEADLINE: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// When a guest does not boot.
-pub fn boots(machine: &Machine, floor_image: &Path, name: &str, rounds: u32, progress: &Progress) -> Result<Boots> {
+pub fn boots(
+    machine: &Machine,
+    floor_image: &Path,
+    name: &str,
+    rounds: u32,
+    progress: &Progress,
+) -> Result<Boots> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bar = progress.bar("boots", Some(u64::from(rounds) * 2));
     let mut floor_ms = Vec::new();
@@ -122,7 +128,13 @@ impl fmt::Display for Boots {
         let range = |values: &[u64]| {
             format!("{} to {}", values.iter().min().unwrap_or(&0), values.iter().max().unwrap_or(&0))
         };
-        writeln!(f, "{} under {}, {} rounds, milliseconds", self.kernel, self.accelerator, self.floor_ms.len())?;
+        writeln!(
+            f,
+            "{} under {}, {} rounds, milliseconds",
+            self.kernel,
+            self.accelerator,
+            self.floor_ms.len()
+        )?;
         writeln!(f, "         median  range")?;
         writeln!(f, "floor  {:8}  {}", self.floor_median_ms, range(&self.floor_ms))?;
         writeln!(f, "hello  {:8}  {}", self.hello_median_ms, range(&self.hello_ms))?;

@@ -92,7 +92,11 @@ async fn conduct(
             record.hello_after_ms = Some(after_ms);
             record.pace = (after_ms as f64 / REFERENCE_HELLO_MS).clamp(1.0, SLOWEST_PACE);
             if hello.protocol != holdfast_protocol::VERSION {
-                let why = format!("the agent speaks protocol {}, this is {}", hello.protocol, holdfast_protocol::VERSION);
+                let why = format!(
+                    "the agent speaks protocol {}, this is {}",
+                    hello.protocol,
+                    holdfast_protocol::VERSION
+                );
                 return Err(Broken::Fault(anyhow::anyhow!(why)));
             }
             record.hello = Some(hello);

@@ -172,11 +172,16 @@ pub fn examine(home: &Home) -> Vec<Finding> {
         .iter()
         .map(|need| {
             let good = is_there(need.what);
-            let found = if good { "there".to_owned() } else { format!("missing ({}): package {}", need.reason, need.package) };
+            let found = if good {
+                "there".to_owned()
+            } else {
+                format!("missing ({}): package {}", need.reason, need.package)
+            };
             Finding { good, what: need.what.to_owned(), found }
         })
         .collect();
-    let mut say = |good: bool, what: &str, found: String| findings.push(Finding { good, what: what.to_owned(), found });
+    let mut say =
+        |good: bool, what: &str, found: String| findings.push(Finding { good, what: what.to_owned(), found });
     let cache = existing(&home.cache);
     match nix::sys::statvfs::statvfs(cache) {
         Ok(stat) => {
@@ -190,7 +195,11 @@ pub fn examine(home: &Home) -> Vec<Finding> {
         Err(error) => say(false, "room", format!("cannot tell for {}: {error}", home.cache.display())),
     }
     let memory = memory_gib().unwrap_or(0);
-    say(memory >= MEMORY_GIB, "memory", format!("{memory} GiB available; a guest beside a compiler needs {MEMORY_GIB}"));
+    say(
+        memory >= MEMORY_GIB,
+        "memory",
+        format!("{memory} GiB available; a guest beside a compiler needs {MEMORY_GIB}"),
+    );
     if program(crate::machine::QEMU).is_some() {
         match crate::machine::accel::choose(&home.cache, crate::machine::accel::Wish::Auto) {
             Ok(chosen) if chosen.why.is_empty() => say(true, "accelerator", chosen.kind.name().to_owned()),
@@ -215,7 +224,8 @@ fn memory_gib() -> Option<u64> {
 /// True when a word of the PATH is the folder; `install` says so.
 #[must_use]
 pub fn on_path(folder: &Path) -> bool {
-    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|one| one.as_os_str() == OsStr::new(folder)))
+    env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|one| one.as_os_str() == OsStr::new(folder)))
 }
 
 #[cfg(test)]

@@ -67,7 +67,11 @@ pub fn flip(plan: &Plan, records: &[Record]) -> Flipped {
             flipped.tried += 1;
             let again = crate::judge::judge(case, &plan.contracts[&case.contract], &one.record);
             if again.green {
-                flipped.vacuous.push(Vacuous { case: name.clone(), fact: one.fact, alteration: one.alteration });
+                flipped.vacuous.push(Vacuous {
+                    case: name.clone(),
+                    fact: one.fact,
+                    alteration: one.alteration,
+                });
             }
         }
     }
@@ -88,7 +92,8 @@ fn alterations(case: &PlannedCase, record: &Record) -> Vec<Altered> {
         }];
     }
     let behind = |step: &&PlannedStep| step.excluded.is_none() && is_behind_a_claim(case, step);
-    let mut all: Vec<Altered> = case.steps.iter().filter(behind).flat_map(|step| of_step(step, record)).collect();
+    let mut all: Vec<Altered> =
+        case.steps.iter().filter(behind).flat_map(|step| of_step(step, record)).collect();
     if let Some(oracles) = &record.oracles {
         all.extend(of_oracles(oracles).into_iter().map(|(fact, alteration, oracles)| Altered {
             fact: format!("oracle {fact}"),
@@ -161,7 +166,12 @@ fn of_oracles(seen: &Oracles) -> Vec<(&'static str, &'static str, Oracles)> {
     with("regions", "shows a region left", &|one| one.regions_left += 1);
     with("leases", "shows a lease left", &|one| one.leases_left.push("LEASE".into()));
     with("stuck", "shows a task left", &|one| {
-        one.stuck.push(StuckTask { actor: "a".into(), state: "D".into(), wchan: "w".into(), stack: Vec::new() });
+        one.stuck.push(StuckTask {
+            actor: "a".into(),
+            state: "D".into(),
+            wchan: "w".into(),
+            stack: Vec::new(),
+        });
     });
     with("umount", "shows EBUSY", &|one| one.umount.iter_mut().for_each(|umount| umount.errno = 16));
     with("umount", "is dropped", &|one| one.umount.clear());

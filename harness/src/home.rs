@@ -35,7 +35,8 @@ impl Home {
             None => xdg("XDG_CACHE_HOME", ".cache")?.join("holdfast"),
         };
         // `cargo run` names the package's folder; an installed program has no such variable.
-        let clone = env::var_os("CARGO_MANIFEST_DIR").and_then(|dir| Path::new(&dir).parent().map(Path::to_owned));
+        let clone =
+            env::var_os("CARGO_MANIFEST_DIR").and_then(|dir| Path::new(&dir).parent().map(Path::to_owned));
         if let Some(clone) = clone.filter(|dir| is_data(dir)) {
             let runs = clone.join("target/holdfast/runs");
             return Ok(Self { data: clone, is_clone: true, cache, runs });

@@ -111,7 +111,8 @@ impl PlanFile {
         let folder = scenarios.join(PLANS);
         let path = folder.join(format!("{name}.yaml"));
         if !path.is_file() {
-            let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
+            let entries =
+                std::fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
             let names: Vec<String> = entries
                 .filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_string_lossy().into_owned()))
                 .collect();
@@ -267,9 +268,8 @@ fn plan_steps(scenario: &Scenario, name: &str, contract: &Contract) -> Vec<Plann
         };
         let handles = op.map(handles_of).unwrap_or_default();
         let needed = handles.into_iter().chain(awaited).chain(step.needs.iter().map(String::as_str));
-        let excluded = needed
-            .filter_map(|id| missing.get(id).map(|why| format!("`{id}` {why} under {name}")))
-            .next();
+        let excluded =
+            needed.filter_map(|id| missing.get(id).map(|why| format!("`{id}` {why} under {name}"))).next();
         let expect = step.expected(name);
         if excluded.is_some() {
             missing.insert(&step.id, "is not applicable");
@@ -283,7 +283,12 @@ fn plan_steps(scenario: &Scenario, name: &str, contract: &Contract) -> Vec<Plann
             wait_ms: step.within_ms.unwrap_or(DEFAULT_WAIT_MS),
             not_before_ms: step.not_before_ms,
             not_after_ms: step.not_after_ms,
-            proves: step.proves.iter().filter(|clause| contract.clauses.contains_key(*clause)).cloned().collect(),
+            proves: step
+                .proves
+                .iter()
+                .filter(|clause| contract.clauses.contains_key(*clause))
+                .cloned()
+                .collect(),
             twin: step.twin.clone(),
             excluded,
         });

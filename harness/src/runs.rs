@@ -103,7 +103,9 @@ pub fn find(runs: &Path, name: &str) -> Result<PathBuf> {
     match matching.as_slice() {
         [one] => Ok((*one).clone()),
         [] => Err(bad_input(format!("no run `{name}` in {}: there are {}", runs.display(), names(&all)))),
-        more => Err(bad_input(format!("`{name}` is the beginning of {} runs; give more of the name", more.len()))),
+        more => {
+            Err(bad_input(format!("`{name}` is the beginning of {} runs; give more of the name", more.len())))
+        }
     }
 }
 

@@ -69,8 +69,16 @@ fn title(text: &str) -> Option<String> {
     if text.starts_with("rcu: INFO: ") && text.contains("stall") {
         return Some("INFO: RCU stall".to_owned());
     }
-    let known = ["general protection fault", "UBSAN: ", "divide error", "invalid opcode", "double fault", "stack segment"];
-    let known = known.into_iter().find(|head| text.starts_with(head) || text.starts_with(&format!("Oops: {head}")))?;
+    let known = [
+        "general protection fault",
+        "UBSAN: ",
+        "divide error",
+        "invalid opcode",
+        "double fault",
+        "stack segment",
+    ];
+    let known =
+        known.into_iter().find(|head| text.starts_with(head) || text.starts_with(&format!("Oops: {head}")))?;
     Some(match known {
         "UBSAN: " => text.split(" in ").next().unwrap_or(text).to_owned(),
         head => head.to_owned(),
@@ -90,17 +98,44 @@ mod tests {
     #[test]
     fn titles_are_stable() {
         let table = [
-            ("[    3.141592] WARNING: CPU: 0 PID: 77 at fs/dax.c:404 dax_disassociate_entry+0x5a/0xc0", Some("WARNING in dax_disassociate_entry")),
-            ("WARNING: fs/dax.c:404 at dax_disassociate_entry+0x5a/0xc0, CPU#0: cat/77", Some("WARNING in dax_disassociate_entry")),
-            ("WARNING: possible circular locking dependency detected", Some("WARNING: possible circular locking dependency detected")),
-            ("BUG: KASAN: slab-use-after-free in dax_lock_folio+0x12/0x80", Some("BUG: KASAN: slab-use-after-free in dax_lock_folio")),
-            ("BUG: kernel NULL pointer dereference, address: 0000000000000008", Some("BUG: kernel NULL pointer dereference")),
-            ("BUG: unable to handle page fault for address: ffffc90000000000", Some("BUG: unable to handle page fault")),
-            ("BUG: sleeping function called from invalid context at mm/x.c:12", Some("BUG: sleeping function called from invalid context")),
+            (
+                "[    3.141592] WARNING: CPU: 0 PID: 77 at fs/dax.c:404 dax_disassociate_entry+0x5a/0xc0",
+                Some("WARNING in dax_disassociate_entry"),
+            ),
+            (
+                "WARNING: fs/dax.c:404 at dax_disassociate_entry+0x5a/0xc0, CPU#0: cat/77",
+                Some("WARNING in dax_disassociate_entry"),
+            ),
+            (
+                "WARNING: possible circular locking dependency detected",
+                Some("WARNING: possible circular locking dependency detected"),
+            ),
+            (
+                "BUG: KASAN: slab-use-after-free in dax_lock_folio+0x12/0x80",
+                Some("BUG: KASAN: slab-use-after-free in dax_lock_folio"),
+            ),
+            (
+                "BUG: kernel NULL pointer dereference, address: 0000000000000008",
+                Some("BUG: kernel NULL pointer dereference"),
+            ),
+            (
+                "BUG: unable to handle page fault for address: ffffc90000000000",
+                Some("BUG: unable to handle page fault"),
+            ),
+            (
+                "BUG: sleeping function called from invalid context at mm/x.c:12",
+                Some("BUG: sleeping function called from invalid context"),
+            ),
             ("kernel BUG at fs/dax.c:123!", Some("kernel BUG at fs/dax.c")),
             ("Kernel panic - not syncing: dumptest", Some("Kernel panic - not syncing: dumptest")),
-            ("INFO: task truncate:80 blocked for more than 120 seconds.", Some("INFO: task blocked for too long")),
-            ("Oops: general protection fault, probably for non-canonical address 0xdead: 0000 [#1]", Some("general protection fault")),
+            (
+                "INFO: task truncate:80 blocked for more than 120 seconds.",
+                Some("INFO: task blocked for too long"),
+            ),
+            (
+                "Oops: general protection fault, probably for non-canonical address 0xdead: 0000 [#1]",
+                Some("general protection fault"),
+            ),
             ("rxe_reg_user_mr: returned err = -95", None),
             ("INFO: lkdtm: something harmless", None),
             ("EXT4-fs (pmem0): DAX enabled. Warning: EXPERIMENTAL, use at your own risk", None),

@@ -262,7 +262,10 @@ mod tests {
             "f.yaml:2:5: steps[0]: unknown word `trucate`; did you mean `truncate`? (valid: truncate)"
         );
         let wrong_type = fault("steps:\n  - truncate:\n      size_kib: many\n");
-        assert!(wrong_type.starts_with("f.yaml:3:17: steps[0].truncate.size_kib: invalid type"), "{wrong_type}");
+        assert!(
+            wrong_type.starts_with("f.yaml:3:17: steps[0].truncate.size_kib: invalid type"),
+            "{wrong_type}"
+        );
         assert!(fault("steps: [}\n").starts_with("f.yaml:1:9: "), "{}", fault("steps: [}\n"));
         assert!(fault("steps: []\nsteps: []\n").contains("duplicate"));
     }

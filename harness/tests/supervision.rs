@@ -16,7 +16,9 @@ use holdfast::machine::{Broken, Machine, Vm, cancel_pair};
 use holdfast::plan::{PlannedCase, PlannedStep};
 use holdfast::record::{End, Record};
 use holdfast::scenario::Action;
-use holdfast_protocol::{Fact, Hello, Op, Oracles, Order, Outcome, RdmaFact, Reply, Setup, read_frame, write_frame};
+use holdfast_protocol::{
+    Fact, Hello, Op, Oracles, Order, Outcome, RdmaFact, Reply, Setup, read_frame, write_frame,
+};
 
 const MODE: &str = "HOLDFAST_FAKE_QEMU";
 
@@ -91,10 +93,8 @@ fn machine(folder: &Path, mode: &str, stubborn: bool) -> Machine {
     let script = folder.join("fake-qemu");
     let own = std::env::current_exe().unwrap();
     let trap = if stubborn { "trap '' TERM\n" } else { "" };
-    let text = format!(
-        "#!/bin/sh\n{trap}{MODE}={mode} '{}' --exact fake_qemu --nocapture\nexit $?\n",
-        own.display()
-    );
+    let text =
+        format!("#!/bin/sh\n{trap}{MODE}={mode} '{}' --exact fake_qemu --nocapture\nexit $?\n", own.display());
     fs::write(&script, text).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     Machine {
@@ -201,7 +201,9 @@ fn a_panic_on_the_console_has_its_title() {
 
 #[test]
 fn a_stream_out_of_step_is_a_fault_and_no_result() {
-    for (mode, words) in [("garbage", "could not be understood"), ("too-long", "out of step"), ("refuses", "no room")] {
+    for (mode, words) in
+        [("garbage", "could not be understood"), ("too-long", "out of step"), ("refuses", "no room")]
+    {
         match played(mode, None).end {
             End::Fault { why } => assert!(why.contains(words), "{mode}: {why}"),
             other => panic!("{mode}: {other:?}"),

@@ -57,7 +57,9 @@ impl Kernels {
             requests.push(Request { base, tree, config: self.config.clone(), series: self.series.clone() });
         } else {
             let names = if self.kernel.is_empty() { others } else { &self.kernel };
-            requests.extend(names.iter().map(|name| Request { config: self.config.clone(), ..Request::named(name) }));
+            requests.extend(
+                names.iter().map(|name| Request { config: self.config.clone(), ..Request::named(name) }),
+            );
         }
         let mut planned = Vec::new();
         let mut by_name = Requests::new();

@@ -84,9 +84,7 @@ pub fn judge(case: &PlannedCase, contract: &Contract, record: &Record) -> CaseRe
     let verdict = verdict(case, record, &steps, &oracles, undeclared);
     let green = match &case.ends {
         _ if case.excluded.is_some() => true,
-        Some(ends) => {
-            verdict.kind == ends.verdict && verdict.step == ends.step && verdict.title == ends.title
-        }
+        Some(ends) => verdict.kind == ends.verdict && verdict.step == ends.step && verdict.title == ends.title,
         None => matches!(verdict.kind, Kind::Pass | Kind::NotApplicable),
     };
     // A declared end that did not come is red even though nothing else was wrong.
@@ -128,10 +126,16 @@ pub fn judge_all(plan: &Plan, records: &[Record]) -> Vec<CaseResult> {
     for kernel in &plan.kernels {
         let bad_control = results
             .iter()
-            .find(|one| one.control && one.kernel == kernel.name && one.verdict.kind != Kind::NotApplicable && !one.green)
+            .find(|one| {
+                one.control
+                    && one.kernel == kernel.name
+                    && one.verdict.kind != Kind::NotApplicable
+                    && !one.green
+            })
             .map(|one| format!("the control {} did not pass ({})", one.id, one.verdict.kind.name()));
         let any_control = results.iter().any(|one| one.control && one.kernel == kernel.name && one.green);
-        let why = bad_control.or_else(|| (!any_control).then(|| "no control of this kernel was run".to_owned()));
+        let why =
+            bad_control.or_else(|| (!any_control).then(|| "no control of this kernel was run".to_owned()));
         let Some(why) = why else { continue };
         for result in results.iter_mut().filter(|one| one.kernel == kernel.name && one.green) {
             if result.verdict.kind != Kind::NotApplicable {
@@ -169,7 +173,10 @@ fn verdict(
     }
     match &record.end {
         End::QemuEnded { how, during } => {
-            return Verdict { step: Some(during.clone()), ..Verdict::because(Kind::Lost, format!("QEMU ended: {how}")) };
+            return Verdict {
+                step: Some(during.clone()),
+                ..Verdict::because(Kind::Lost, format!("QEMU ended: {how}"))
+            };
         }
         End::Deadline { during, after_ms } => {
             let got = format!("no answer within {:.1} s", *after_ms as f64 / 1000.0);
@@ -221,7 +228,8 @@ fn precondition(case: &PlannedCase, record: &Record) -> Option<String> {
     }
     let Some(hello) = &record.hello else { return Some("the guest never said hello".to_owned()) };
     let pmem = hello.pmem.iter().map(|pmem| (format!("{:?}", pmem.place).to_lowercase(), &pmem.trouble));
-    let trouble = pmem.chain([("rdma".to_owned(), &hello.rdma.trouble)]).find(|(_, trouble)| !trouble.is_empty());
+    let trouble =
+        pmem.chain([("rdma".to_owned(), &hello.rdma.trouble)]).find(|(_, trouble)| !trouble.is_empty());
     if let Some((what, trouble)) = trouble {
         return Some(format!("the guest's {what} is not ready: {trouble}"));
     }
@@ -242,9 +250,9 @@ fn precondition(case: &PlannedCase, record: &Record) -> Option<String> {
         }
     }
     match &record.oracles {
-        Some(oracles) if !oracles.log_mark_found => {
-            Some("the mark of this case is gone from the kernel log: splats may have been overwritten".to_owned())
-        }
+        Some(oracles) if !oracles.log_mark_found => Some(
+            "the mark of this case is gone from the kernel log: splats may have been overwritten".to_owned(),
+        ),
         Some(_) => None,
         None => Some("the standing oracles were not consulted".to_owned()),
     }

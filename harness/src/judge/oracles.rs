@@ -40,7 +40,8 @@ pub(super) fn judge(seen: &Oracles) -> Vec<OracleResult> {
     };
     let stuck = seen.stuck.iter().fold(String::new(), |mut text, task| {
         let calls: Vec<&str> = task.stack.iter().map(|line| line.trim()).take(4).collect();
-        let _ = write!(text, "{} is left ({}) in {}: {} ", task.actor, task.state, task.wchan, calls.join(" < "));
+        let _ =
+            write!(text, "{} is left ({}) in {}: {} ", task.actor, task.state, task.wchan, calls.join(" < "));
         text
     });
     say("stuck", true, "no actor outlives SIGKILL", (!seen.stuck.is_empty()).then_some(stuck));

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use holdfast_protocol::{
-    Fact, FileFact, FsckFact, Hello, LogLine, Oracles, Outcome, PinCounts, Place, PmemFact, RdmaFact, StuckTask,
-    UmountFact,
+    Fact, FileFact, FsckFact, Hello, LogLine, Oracles, Outcome, PinCounts, Place, PmemFact, RdmaFact,
+    StuckTask, UmountFact,
 };
 
 use super::*;
@@ -80,12 +80,18 @@ fn good(case: &PlannedCase) -> Record {
         build: String::new(),
         started_ms: 1,
         ready_ms: 2,
-        pmem: vec![PmemFact { place: Place::Ext4, device: "d".into(), mount: "m".into(), trouble: String::new() }],
+        pmem: vec![PmemFact {
+            place: Place::Ext4,
+            device: "d".into(),
+            mount: "m".into(),
+            trouble: String::new(),
+        }],
         rdma: RdmaFact { device: "rxe0".into(), active: true, gid_index: Some(1), trouble: String::new() },
         cpus: 1,
     });
     for name in case.setup.files.keys() {
-        let file = FileFact { name: name.clone(), on: Place::Ext4, statx_dax: true, map_sync: true, filled: true };
+        let file =
+            FileFact { name: name.clone(), on: Place::Ext4, statx_dax: true, map_sync: true, filled: true };
         record.files.push(file);
     }
     for step in case.steps.iter().filter(|step| step.excluded.is_none()) {
@@ -101,7 +107,12 @@ fn good(case: &PlannedCase) -> Record {
         pins_before: PinCounts { acquired: 3, released: 3 },
         pins_after: PinCounts { acquired: 9, released: 9 },
         umount: vec![UmountFact { on: Place::Ext4, errno: 0 }],
-        fsck: vec![FsckFact { on: Place::Ext4, command: "e2fsck".into(), status: Some(0), output: String::new() }],
+        fsck: vec![FsckFact {
+            on: Place::Ext4,
+            command: "e2fsck".into(),
+            status: Some(0),
+            output: String::new(),
+        }],
         log_mark_found: true,
         ..Oracles::default()
     });
@@ -128,7 +139,10 @@ fn the_good_case_passes_under_both_contracts() {
         assert_eq!((result.verdict.kind, result.green), (Kind::Pass, true), "{:?}", result.verdict);
     }
     let mainline = after("mainline", |_| {});
-    assert_eq!(mainline.clauses, BTreeMap::from([("longterm-refused".into(), true), ("pins-balanced".into(), true)]));
+    assert_eq!(
+        mainline.clauses,
+        BTreeMap::from([("longterm-refused".into(), true), ("pins-balanced".into(), true)])
+    );
     let unguarded = after("unguarded", |_| {});
     assert_eq!(unguarded.clauses, BTreeMap::from([("blocks".into(), true), ("pins-balanced".into(), true)]));
 }
@@ -136,8 +150,12 @@ fn the_good_case_passes_under_both_contracts() {
 #[test]
 fn what_a_contract_rules_out_is_known_before_anything_boots() {
     let plan = plan(&["mainline"], "");
-    let excluded: Vec<&str> =
-        plan.cases[1].steps.iter().filter(|step| step.excluded.is_some()).map(|step| step.id.as_str()).collect();
+    let excluded: Vec<&str> = plan.cases[1]
+        .steps
+        .iter()
+        .filter(|step| step.excluded.is_some())
+        .map(|step| step.id.as_str())
+        .collect();
     assert_eq!(excluded, ["watch", "free"]);
 }
 
@@ -145,11 +163,15 @@ fn what_a_contract_rules_out_is_known_before_anything_boots() {
 fn each_thing_that_goes_wrong_has_its_own_verdict() {
     type Change = fn(&mut Record);
     let table: [(&str, Kind, Option<&str>, Change); 20] = [
-        ("the pin is refused", Kind::Fail, Some("mr"), |r| r.facts.get_mut("mr").unwrap().outcome = Outcome::Errno(95)),
+        ("the pin is refused", Kind::Fail, Some("mr"), |r| {
+            r.facts.get_mut("mr").unwrap().outcome = Outcome::Errno(95)
+        }),
         ("truncate does not block", Kind::Fail, Some("watch"), |r| {
             r.facts.get_mut("watch").unwrap().outcome = Outcome::Returned(0);
         }),
-        ("it was not watched long enough", Kind::Fail, Some("watch"), |r| r.facts.get_mut("watch").unwrap().took_ms = 499),
+        ("it was not watched long enough", Kind::Fail, Some("watch"), |r| {
+            r.facts.get_mut("watch").unwrap().took_ms = 499
+        }),
         ("it comes late", Kind::Fail, Some("done"), |r| r.facts.get_mut("done").unwrap().took_ms = 5001),
         ("a fact is missing", Kind::Fail, Some("free"), |r| {
             r.facts.remove("free");
@@ -160,7 +182,9 @@ fn each_thing_that_goes_wrong_has_its_own_verdict() {
         ("a file is not DAX", Kind::Inconclusive, None, |r| r.files[0].map_sync = false),
         ("a file is not known", Kind::Inconclusive, None, |r| r.files.clear()),
         ("a file is not filled", Kind::Inconclusive, None, |r| r.files[0].filled = false),
-        ("RDMA is not ready", Kind::Inconclusive, None, |r| r.hello.as_mut().unwrap().rdma.trouble = "no GID".into()),
+        ("RDMA is not ready", Kind::Inconclusive, None, |r| {
+            r.hello.as_mut().unwrap().rdma.trouble = "no GID".into()
+        }),
         ("pins leak", Kind::Fail, Some("oracle/pins"), |r| oracles(r).pins_after.released = 8),
         ("a region is left", Kind::Fail, Some("oracle/regions"), |r| oracles(r).regions_left = 1),
         ("a task is stuck", Kind::Fail, Some("oracle/stuck"), |r| {
@@ -185,7 +209,12 @@ fn each_thing_that_goes_wrong_has_its_own_verdict() {
     ];
     for (what, kind, step, change) in table {
         let result = after("unguarded", change);
-        assert_eq!((result.verdict.kind, result.verdict.step.as_deref()), (kind, step), "{what}: {:?}", result.verdict);
+        assert_eq!(
+            (result.verdict.kind, result.verdict.step.as_deref()),
+            (kind, step),
+            "{what}: {:?}",
+            result.verdict
+        );
         assert!(!result.green, "{what}");
     }
 }
@@ -197,7 +226,10 @@ fn a_kernel_bug_outranks_steps_that_all_matched_unless_it_is_declared() {
         move |record: &mut Record| oracles(record).log.push(LogLine { at_us: 1, text: text.clone() })
     };
     let bug = after("unguarded", warn("dax_truncate"));
-    assert_eq!((bug.verdict.kind, bug.verdict.title.as_deref()), (Kind::KernelBug, Some("WARNING in dax_truncate")));
+    assert_eq!(
+        (bug.verdict.kind, bug.verdict.title.as_deref()),
+        (Kind::KernelBug, Some("WARNING in dax_truncate"))
+    );
     let declared = after("unguarded", warn("dax_disassociate_entry"));
     assert_eq!(declared.verdict.kind, Kind::Pass);
     assert_eq!(declared.notes.len(), 1);

@@ -24,7 +24,7 @@ const COLD_MIB: u64 = 4_000;
 /// Room for a build in a slot that is there.
 const WARM_MIB: u64 = 1_000;
 /// Steps of a cold build of our fragments on 6.12, counted.
-const COLD_STEPS: u64 = 2_300;
+const COLD_STEPS: u64 = 2_115;
 
 /// Builds the plan's kernel, unless another process does so while we wait for it.
 pub(super) fn build(

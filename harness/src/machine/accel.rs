@@ -108,7 +108,11 @@ fn circumstances() -> Result<String> {
     let version = Command::new(QEMU).arg("--version").output().with_context(|| format!("cannot run {QEMU}"))?;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let uid = nix::unistd::geteuid();
-    Ok(format!("{} {} {uid}", String::from_utf8_lossy(&version.stdout).lines().next().unwrap_or(""), boot.trim()))
+    Ok(format!(
+        "{} {} {uid}",
+        String::from_utf8_lossy(&version.stdout).lines().next().unwrap_or(""),
+        boot.trim()
+    ))
 }
 
 /// Runs the boot sector. The inner error says why the accelerator does not work.

@@ -87,7 +87,8 @@ pub fn script(machine: &Machine) -> String {
     }
     let _ = write!(text, "{}", quoted(&machine.qemu.display().to_string()));
     for argument in arguments(machine, Ports::Terminal) {
-        let _ = write!(text, "{}{}", if argument.starts_with('-') { " \\\n  " } else { " " }, quoted(&argument));
+        let _ =
+            write!(text, "{}{}", if argument.starts_with('-') { " \\\n  " } else { " " }, quoted(&argument));
     }
     text.push_str(" \"$@\"\n");
     text
@@ -95,7 +96,11 @@ pub fn script(machine: &Machine) -> String {
 
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=.,:/+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]

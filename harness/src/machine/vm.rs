@@ -107,7 +107,9 @@ impl Vm {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("cannot run choom, setpriv (util-linux) and {}", machine.qemu.display()))?;
+            .with_context(|| {
+                format!("cannot run choom, setpriv (util-linux) and {}", machine.qemu.display())
+            })?;
         let qmp = tokio::spawn(async move {
             let (stream, _) = qmp_listener.accept().await.ok()?;
             Qmp::open(stream).await
@@ -162,7 +164,8 @@ impl Vm {
     }
 
     async fn reply(&mut self, deadline: Duration) -> Result<Reply, Broken> {
-        let agent = self.agent.as_mut().ok_or_else(|| Broken::Fault(anyhow::anyhow!("the agent is not connected")))?;
+        let agent =
+            self.agent.as_mut().ok_or_else(|| Broken::Fault(anyhow::anyhow!("the agent is not connected")))?;
         let received = race(&mut self.child, &mut self.cancel, deadline, receive(agent)).await;
         let reply = match received {
             // The port closes when QEMU ends; how it ended says more than that.
@@ -202,7 +205,11 @@ impl Vm {
     /// its files. Says how QEMU ended.
     pub async fn stop(mut self) -> String {
         let asked = self.agent.is_some() && self.send(&Order::PowerOff).await.is_ok();
-        let mut ended = if asked { self.ended_within(STOP_PATIENCE).await } else { self.ended_within(Duration::ZERO).await };
+        let mut ended = if asked {
+            self.ended_within(STOP_PATIENCE).await
+        } else {
+            self.ended_within(Duration::ZERO).await
+        };
         if ended.is_none()
             && let Some(qmp) = self.qmp().await
         {

@@ -99,7 +99,11 @@ impl KernelUsed {
             release: manifest.release.clone(),
             source: manifest.source.clone(),
             key: manifest.key.clone(),
-            patches: manifest.patches.iter().map(|patch| format!("{}: {}", patch.name, patch.subject)).collect(),
+            patches: manifest
+                .patches
+                .iter()
+                .map(|patch| format!("{}: {}", patch.name, patch.subject))
+                .collect(),
         }
     }
 }
@@ -147,7 +151,8 @@ pub fn results(plan: &Plan, cases: Vec<CaseResult>, records: &[Record], of: Circ
 impl Results {
     /// Puts newly judged rows in, with all that follows from them.
     pub fn renew(&mut self, plan: &Plan, cases: Vec<CaseResult>) {
-        self.clauses = plan.kernels.iter().map(|kernel| (kernel.name.clone(), clauses(plan, kernel, &cases))).collect();
+        self.clauses =
+            plan.kernels.iter().map(|kernel| (kernel.name.clone(), clauses(plan, kernel, &cases))).collect();
         self.exit = if self.interrupted {
             Exit::Interrupted.code()
         } else {

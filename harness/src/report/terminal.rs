@@ -31,7 +31,10 @@ pub fn render(results: &Results, folder: &Path) -> String {
     let mut shown: Vec<&CaseResult> = Vec::new();
     for case in results.cases.iter().filter(|case| !case.green) {
         // One build that failed is one message, not one for each case that needed it.
-        if shown.iter().any(|one| one.kernel == case.kernel && one.verdict == case.verdict && is_no_verdict(one)) {
+        if shown
+            .iter()
+            .any(|one| one.kernel == case.kernel && one.verdict == case.verdict && is_no_verdict(one))
+        {
             continue;
         }
         shown.push(case);
@@ -48,7 +51,11 @@ pub fn render(results: &Results, folder: &Path) -> String {
         let _ = writeln!(text, "{DIM}note{DIM:#}  {note}");
     }
     for kernel in &results.kernels {
-        let judged = if kernel.judged_by == kernel.claims { String::new() } else { format!(", claims {}", kernel.claims) };
+        let judged = if kernel.judged_by == kernel.claims {
+            String::new()
+        } else {
+            format!(", claims {}", kernel.claims)
+        };
         let _ = writeln!(
             text,
             "{DIM}kernel{DIM:#}  {}: {} from {}, judged by {}{judged}",
@@ -165,7 +172,8 @@ fn summary(results: &Results, folder: &Path) -> String {
     let green = applicable.iter().filter(|case| case.green).count();
     let style = if results.exit == 0 { GREEN } else { RED };
     let pace = results.host.slowest_pace;
-    let pace = if pace > 1.05 { format!(", slowest guest {pace:.1} times the reference") } else { String::new() };
+    let pace =
+        if pace > 1.05 { format!(", slowest guest {pace:.1} times the reference") } else { String::new() };
     format!(
         "{style}{green} of {} as expected{style:#} in {:.0} s ({}, {} at a time{pace})\n{DIM}results{DIM:#}  {}\n",
         applicable.len(),

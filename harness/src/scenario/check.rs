@@ -136,7 +136,11 @@ impl<'a> Checker<'a> {
             return Err(self.fault(nr, &[], "a step has exactly one of `do`, `start`, `await`, `still`"));
         }
         if step.for_ms.is_some() && step.still.is_none() {
-            return Err(self.fault(nr, &path!["for_ms"], "`for_ms` goes with `still`; to wait longer use `within_ms`"));
+            return Err(self.fault(
+                nr,
+                &path!["for_ms"],
+                "`for_ms` goes with `still`; to wait longer use `within_ms`",
+            ));
         }
         if let Some(id) = step.collect.as_ref().or(step.still.as_ref()) {
             return self.collect(nr, step, id);
@@ -165,7 +169,8 @@ impl<'a> Checker<'a> {
         match self.done.get_mut(id) {
             Some(made) if made.open => made.open = field == "still",
             Some(_) => {
-                let message = format!("`{id}` is neither started nor expected to block, or was awaited already");
+                let message =
+                    format!("`{id}` is neither started nor expected to block, or was awaited already");
                 return Err(self.fault(nr, &path![field], &message));
             }
             None => {
@@ -240,7 +245,8 @@ impl<'a> Checker<'a> {
             return Err(self.fault(nr, &path!["expect_by"], "give either `expect` or `expect_by`"));
         }
         if step.start.is_some() && (step.expect.is_some() || step.expect_by.is_some()) {
-            let message = "a started step has come to nothing yet: put the expectation on its `await` or `still`";
+            let message =
+                "a started step has come to nothing yet: put the expectation on its `await` or `still`";
             return Err(self.fault(nr, &[], message));
         }
         if step.still.is_some() && (step.expect.is_some() || step.expect_by.is_some()) {
@@ -254,7 +260,11 @@ impl<'a> Checker<'a> {
         }
         let missing = self.form.contracts.iter().find(|name| !by.contains_key(*name) && !by.contains_key(ELSE));
         match missing {
-            Some(name) => Err(self.fault(nr, &path!["expect_by"], &format!("nothing is expected under `{name}`; add it, or `else`"))),
+            Some(name) => Err(self.fault(
+                nr,
+                &path!["expect_by"],
+                &format!("nothing is expected under `{name}`; add it, or `else`"),
+            )),
             None => Ok(()),
         }
     }
@@ -292,7 +302,11 @@ impl<'a> Checker<'a> {
         let refuses = step.all_expectations().any(Expect::is_refusal);
         let Some(twin) = &step.twin else {
             return match refuses && !step.proves.is_empty() {
-                true => Err(self.fault(nr, &[], "it proves a refusal: name its `twin`, the same call that succeeds")),
+                true => Err(self.fault(
+                    nr,
+                    &[],
+                    "it proves a refusal: name its `twin`, the same call that succeeds",
+                )),
                 false => Ok(()),
             };
         };
@@ -351,10 +365,9 @@ fn step_meaning(nr: usize, step: StepForm) -> Step {
         (Some(op), ..) => Action::Do { by, op },
         (_, Some(op), ..) => Action::Start { by, op },
         (_, _, Some(step), _) => Action::Await { step },
-        (_, _, _, still) => Action::Still {
-            step: still.unwrap_or_default(),
-            for_ms: step.for_ms.unwrap_or(DEFAULT_STILL_MS),
-        },
+        (_, _, _, still) => {
+            Action::Still { step: still.unwrap_or_default(), for_ms: step.for_ms.unwrap_or(DEFAULT_STILL_MS) }
+        }
     };
     let mut expect = step.expect_by.unwrap_or_default();
     if let Some(one) = step.expect {

@@ -201,7 +201,9 @@ pub fn describe(outcome: &Outcome) -> String {
         Outcome::Returned(value) => format!("ok {value}"),
         Outcome::Errno(number) => errno_name(*number),
         Outcome::Completion(status) => status.clone(),
-        Outcome::Differs { at, want, got } => format!("differs at byte {at}: {want:#04x} wanted, {got:#04x} there"),
+        Outcome::Differs { at, want, got } => {
+            format!("differs at byte {at}: {want:#04x} wanted, {got:#04x} there")
+        }
         Outcome::Blocked { state, wchan, stack } => {
             let calls: Vec<&str> = stack.iter().filter_map(|line| function(line)).take(4).collect();
             let place = if calls.is_empty() { wchan.clone() } else { calls.join(" < ") };
@@ -258,12 +260,18 @@ mod tests {
     #[test]
     fn faults_name_word_column_and_remedy() {
         let fault = |text: &str| text.parse::<Expect>().unwrap_err();
-        assert_eq!(fault("ETXBSY"), "unknown errno `ETXBSY`; did you mean `ETXTBSY`? (column 1 of the outcome)");
+        assert_eq!(
+            fault("ETXBSY"),
+            "unknown errno `ETXBSY`; did you mean `ETXTBSY`? (column 1 of the outcome)"
+        );
         assert_eq!(
             fault("one of: ok, EINTER"),
             "unknown errno `EINTER`; did you mean `EINTR`? (column 13 of the outcome)"
         );
-        assert_eq!(fault("blocked"), "unknown outcome `blocked`; did you mean `blocks`? (column 1 of the outcome)");
+        assert_eq!(
+            fault("blocked"),
+            "unknown outcome `blocked`; did you mean `blocks`? (column 1 of the outcome)"
+        );
         assert!(fault("killed SIGFOO").contains("unknown signal `SIGFOO`"));
         assert!(fault("").contains("missing"));
         assert!(fault("ok 1 2").contains("too much"));

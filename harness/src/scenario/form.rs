@@ -7,8 +7,8 @@ use holdfast_protocol::{ActorSetup, FileSetup, Op};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::expect::Expect;
 use super::Ending;
+use super::expect::Expect;
 
 /// A scenario file, after its matrix was expanded.
 #[derive(Debug, Deserialize)]

@@ -27,7 +27,9 @@ pub(super) fn expand(document: &Document, value: &Value) -> Result<Vec<Combinati
     let matrix = match value.get("matrix") {
         None => &empty,
         Some(Value::Object(matrix)) => matrix,
-        Some(_) => return Err(document.fault(&path!["matrix"], None, "a matrix maps names to lists of values")),
+        Some(_) => {
+            return Err(document.fault(&path!["matrix"], None, "a matrix maps names to lists of values"));
+        }
     };
     let mut combinations: Vec<Vec<(&str, &Value)>> = vec![Vec::new()];
     for (name, values) in matrix {
@@ -74,7 +76,8 @@ fn fill(value: &Value, chosen: &[(&str, &Value)]) -> Combination {
 fn substitute(value: &mut Value, chosen: &[(&str, &Value)]) {
     match value {
         Value::String(text) => {
-            let parameter = text.strip_prefix('$').and_then(|name| chosen.iter().find(|(known, _)| *known == name));
+            let parameter =
+                text.strip_prefix('$').and_then(|name| chosen.iter().find(|(known, _)| *known == name));
             if let Some((_, chosen)) = parameter {
                 *value = (*chosen).clone();
             }

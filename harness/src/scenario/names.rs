@@ -53,13 +53,16 @@ pub(super) fn errno_number(name: &str) -> Option<i32> {
 
 /// All errnos Linux gives to user space.
 pub(super) fn errnos() -> impl Iterator<Item = (i32, String)> {
-    (1..=133).filter(|number| Errno::from_raw(*number) != Errno::UnknownErrno).map(|number| (number, errno_name(number)))
+    (1..=133)
+        .filter(|number| Errno::from_raw(*number) != Errno::UnknownErrno)
+        .map(|number| (number, errno_name(number)))
 }
 
 /// True for a standard signal name, `SIGRTMIN+n` and `SIGRTMAX-n` included.
 #[must_use]
 pub(super) fn is_signal(name: &str) -> bool {
-    let real_time = |prefix| name.strip_prefix(prefix).is_some_and(|n: &str| n.parse::<u8>().is_ok_and(|n| n <= 30));
+    let real_time =
+        |prefix| name.strip_prefix(prefix).is_some_and(|n: &str| n.parse::<u8>().is_ok_and(|n| n <= 30));
     name.parse::<Signal>().is_ok()
         || matches!(name, "SIGRTMIN" | "SIGRTMAX")
         || real_time("SIGRTMIN+")

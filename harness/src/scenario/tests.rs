@@ -56,18 +56,46 @@ fn a_typo_is_answered_with_place_and_nearest_word() {
     let table = [
         ("about: A", "abuot: A", "s.yaml:1:1: unknown field `abuot`; did you mean `about`?"),
         ("{on: $fs", "{om: $fs", "s.yaml:5:16: files.data: unknown field `om`; did you mean `on`?"),
-        ("truncate:", "trucate:", "s.yaml:13:34: steps[5].start: unknown word `trucate`; did you mean `truncate`?"),
+        (
+            "truncate:",
+            "trucate:",
+            "s.yaml:13:34: steps[5].start: unknown word `trucate`; did you mean `truncate`?",
+        ),
         ("size_kib: 0", "size: 0", "s.yaml:13:57: steps[5].start.truncate: unknown field `size`"),
         ("by: other", "by: othr", "s.yaml:13:19: steps[5].by: unknown actor `othr`; did you mean `other`?"),
         ("fd: $fd", "fd: $df", "s.yaml:9:42: steps[1].do.mmap: unknown handle `df`; did you mean `fd`?"),
-        ("EOPNOTSUPP", "EOPNOTSUP", "s.yaml:12:86: steps[4].expect_by.mainline: unknown errno `EOPNOTSUP`; did you mean `EOPNOTSUPP`?"),
-        ("[mainline, unguarded]", "[mainlin]", "s.yaml:3:13: contracts: unknown contract `mainlin`; did you mean `mainline`?"),
-        ("else: ok", "elze: ok", "s.yaml:12:98: steps[4].expect_by: unknown contract `elze`; did you mean `else`?"),
-        ("[longterm-refused]", "[longterm-refuse]", "s.yaml:12:118: steps[4].proves: unknown clause `longterm-refuse`; did you mean `longterm-refused`?"),
+        (
+            "EOPNOTSUPP",
+            "EOPNOTSUP",
+            "s.yaml:12:86: steps[4].expect_by.mainline: unknown errno `EOPNOTSUP`; did you mean `EOPNOTSUPP`?",
+        ),
+        (
+            "[mainline, unguarded]",
+            "[mainlin]",
+            "s.yaml:3:13: contracts: unknown contract `mainlin`; did you mean `mainline`?",
+        ),
+        (
+            "else: ok",
+            "elze: ok",
+            "s.yaml:12:98: steps[4].expect_by: unknown contract `elze`; did you mean `else`?",
+        ),
+        (
+            "[longterm-refused]",
+            "[longterm-refuse]",
+            "s.yaml:12:118: steps[4].proves: unknown clause `longterm-refuse`; did you mean `longterm-refused`?",
+        ),
         ("await: cut", "await: cat", "s.yaml:15:13: steps[7].await: unknown step `cat`; did you mean `cut`?"),
         ("needs: [mr]", "needs: [rm]", "s.yaml:14:38: steps[6].needs: unknown step `rm`"),
-        ("{file: data, flags", "{file: dato, flags", "s.yaml:8:43: steps[0].do.open: unknown file `dato`; did you mean `data`?"),
-        ("O_RDWR", "O_RDRW", "s.yaml:8:57: steps[0].do.open.flags[0]: unknown word `O_RDRW`; did you mean `O_RDWR`?"),
+        (
+            "{file: data, flags",
+            "{file: dato, flags",
+            "s.yaml:8:43: steps[0].do.open: unknown file `dato`; did you mean `data`?",
+        ),
+        (
+            "O_RDWR",
+            "O_RDRW",
+            "s.yaml:8:57: steps[0].do.open.flags[0]: unknown word `O_RDRW`; did you mean `O_RDWR`?",
+        ),
     ];
     for (from, to, start) in table {
         let message = fault(from, to);
@@ -88,11 +116,23 @@ fn what_means_nothing_is_refused() {
         ("id: map, by: owner", "id: map, by: other", Some("`$fd` belongs to `owner`, not to `other`")),
         ("map: $map", "map: $fd", Some("`$fd` must be a mapping, and step `fd` results in a descriptor")),
         ("owner: {rdma: true}", "owner: {}", Some("actor `owner` has no RDMA device")),
-        ("{mainline: EOPNOTSUPP, else: ok}", "{mainline: EOPNOTSUPP}", Some("nothing is expected under `unguarded`")),
-        ("id: cut, by: other, start", "id: cut, by: other, expect: ok, start", Some("put the expectation on its `await`")),
+        (
+            "{mainline: EOPNOTSUPP, else: ok}",
+            "{mainline: EOPNOTSUPP}",
+            Some("nothing is expected under `unguarded`"),
+        ),
+        (
+            "id: cut, by: other, start",
+            "id: cut, by: other, expect: ok, start",
+            Some("put the expectation on its `await`"),
+        ),
         ("id: memory", "id: map", Some("`map` is the id of an earlier step")),
         ("id: memory", "id: fs", Some("`fs` is a matrix parameter already")),
-        ("start: {truncate: {file: data, size_kib: 0}}", "start: {truncate: {size_kib: 0}}", Some("give either `file` or `fd`")),
+        (
+            "start: {truncate: {file: data, size_kib: 0}}",
+            "start: {truncate: {size_kib: 0}}",
+            Some("give either `file` or `fd`"),
+        ),
         ("by: other, start", "start", Some("`by` is missing")),
         ("[mainline, unguarded]", "[]", Some("name at least one contract")),
         ("{await: cut, expect: ok}", "{await: cut, proves: [blocks]}", Some("without expecting anything")),
@@ -116,7 +156,8 @@ fn every_scenario_of_the_repository_is_good() {
     let all = load_all(&folder, &contracts).unwrap();
     assert!(all.len() > 20);
     for name in contracts.names() {
-        let control = all.iter().any(|one| one.control && one.contracts.iter().any(|contract| contract == name));
+        let control =
+            all.iter().any(|one| one.control && one.contracts.iter().any(|contract| contract == name));
         assert!(control, "{name} has no control: none of its rows could ever be green");
     }
 }

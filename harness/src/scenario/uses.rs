@@ -64,7 +64,9 @@ pub(super) fn uses(op: &Op) -> Uses<'_> {
             fault: (file.is_some() == fd.is_some()).then_some("give either `file` or `fd`"),
             ..none
         },
-        Op::Fallocate { file, .. } | Op::Cut { file, .. } | Op::Size { file } => Uses { file: Some(file), ..none },
+        Op::Fallocate { file, .. } | Op::Cut { file, .. } | Op::Size { file } => {
+            Uses { file: Some(file), ..none }
+        }
         Op::Compare { file, map, .. } => Uses {
             file: file.as_deref(),
             handles: map.iter().map(|map| (map, Mapping)).collect(),
