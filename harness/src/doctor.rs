@@ -185,7 +185,7 @@ pub fn examine(home: &Home) -> Vec<Finding> {
     let cache = existing(&home.cache);
     match nix::sys::statvfs::statvfs(cache) {
         Ok(stat) => {
-            let free = stat.blocks_available() as u64 * stat.fragment_size() as u64 >> 30;
+            let free = (stat.blocks_available() * stat.fragment_size()) >> 30;
             say(
                 free >= DISK_GIB || home.cache.join("kernels").is_dir(),
                 "room",

@@ -253,7 +253,8 @@ impl<'a> Checker<'a> {
             return Err(self.fault(nr, &[], "`still` is its own expectation: that the step blocks"));
         }
         let Some(by) = &step.expect_by else { return Ok(()) };
-        for contract in by.keys().filter(|key| *key != ELSE && !self.form.contracts.contains(key)) {
+        let foreign = |key: &&String| *key != ELSE && !self.form.contracts.contains(key);
+        if let Some(contract) = by.keys().find(foreign) {
             let valid = self.form.contracts.iter().map(String::as_str).chain([ELSE]);
             let message = unknown_word("contract", contract, valid);
             return Err(self.word_fault(nr, &path!["expect_by"], Some(contract), &message));

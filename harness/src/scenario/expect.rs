@@ -125,7 +125,7 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("`{text}` is not a number"))
 }
 
-fn unknown<'a>(what: &str, word: &str, valid: &mut dyn Iterator<Item = &'a str>) -> String {
+fn unknown(what: &str, word: &str, valid: &mut dyn Iterator<Item = &str>) -> String {
     let hint = nearest(word, valid).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
     format!("unknown {what} `{word}`{hint}")
 }
