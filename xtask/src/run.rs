@@ -118,6 +118,9 @@ impl Run {
 
 /// Runs and prints the report; the exit is that of the verdicts.
 pub(crate) fn main(run: &Run, home: &Home) -> Result<Exit> {
+    if let Some(results) = &run.how.results {
+        runs::tidy(results);
+    }
     if !run.dry_run {
         return Ok(play(run, home)?.0);
     }
@@ -159,9 +162,6 @@ pub(crate) fn play(run_args: &Run, home: &Home) -> Result<(Exit, PathBuf)> {
     let (plan, requests) = planned(run_args, home)?;
     let progress = Progress::new(run_args.how.quiet);
     doctor::provide(run_args.install, &progress)?;
-    if let Some(results) = &run_args.how.results {
-        runs::tidy(results);
-    }
     let interrupt = Interrupt::listen()?;
     let (results, folder) = run(home, &plan, &requests, &run_args.how.settings(), &progress, &interrupt)?;
     anstream::print!("{}", render(&results, &folder));
