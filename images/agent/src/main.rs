@@ -45,7 +45,7 @@ fn main() {
             Ok(stream) => actor::run(stream),
             Err(errno) => fail(&format!("standard input: {errno}")),
         },
-        ["keeper", what] => ops::violate::run_keeper(what),
+        ["keeper", what @ ..] => ops::violate::run_keeper(what),
         ["umount", folder] => {
             exit(umount2(*folder, MntFlags::empty()).map_or_else(|errno| errno as i32, |()| 0))
         }

@@ -233,6 +233,15 @@ pub(crate) fn inherited_fd(fd: RawFd) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// fcntl(2) F_SETLEASE of a read lease, which nix does not wrap.
+///
+/// # Errors
+/// The errno of fcntl(2).
+pub(crate) fn read_lease(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: plain numbers go in, the descriptor is open for as long as it is borrowed.
+    Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) }).map(drop)
+}
+
 /// kill(2), with real-time signals, which nix's `Signal` cannot name.
 ///
 /// # Errors

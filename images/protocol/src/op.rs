@@ -324,6 +324,10 @@ pub enum Violation {
     LeakPin,
     /// A keeper process outlives the actors with a memory region.
     LeaveRegion,
+    /// A keeper process outlives the actors with a read lease on the first declared file.
+    LeaveLease,
+    /// A process that nobody ends has the first declared file open, so that its file system is busy.
+    HoldMount,
     /// This actor's task never wakes again (LKDTM HUNG_TASK).
     StickTask,
     /// WARN_ON (LKDTM WARNING).
