@@ -57,6 +57,11 @@ pub enum End {
     },
     /// The user ended the run.
     Cancelled,
+    /// It was not tried, because its verdict was known already.
+    NotTried {
+        /// Why.
+        why: String,
+    },
     /// A fault of the host, or an order the agent refused; the chain of reasons.
     Fault {
         /// What went wrong, outermost first.

@@ -3,6 +3,7 @@
 //!
 //! Builds are synchronous and come first; only playing is asynchronous.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -136,7 +137,14 @@ pub fn run(
         plan,
         cases,
         &records,
-        Circumstances { kernels: used, accelerator, settings, took: begun.elapsed(), interrupted },
+        Circumstances {
+            kernels: used,
+            qemu: accel::qemu_version()?,
+            accelerator,
+            settings,
+            took: begun.elapsed(),
+            interrupted,
+        },
     );
     store(&folder.path.join(RESULTS), &results)?;
     Ok((results, folder.path.clone()))
@@ -232,6 +240,9 @@ async fn play_all(
     let playable = plan.cases.iter().filter(|case| case.excluded.is_none()).count();
     let bar = progress.bar("cases", Some(playable as u64));
     let bar = &bar;
+    // Kernels of which a control did not boot: none of their rows can become green, and each would
+    // wait for a hello as long as the control did.
+    let unbootable = &RefCell::new(BTreeMap::<&str, &str>::new());
     // All of them on this one thread, which QEMU's life hangs on.
     let cases = stream::iter(&plan.cases).map(|case| async move {
         if case.excluded.is_some() {
@@ -244,10 +255,19 @@ async fn play_all(
             Ok(machine) => machine,
             Err(why) => return Record::empty(End::Fault { why: why.clone() }),
         };
+        if let Some(control) = unbootable.borrow().get(case.kernel.as_str()) {
+            let why = format!("the guest of the control {control} did not boot");
+            return Record::empty(End::NotTried { why });
+        }
         let name = format!("{} on {}", case.id, case.kernel);
         let say = |what: &str| bar.note(&format!("{name}: {what}"));
         let record = play(case, machine, built, folder, interrupt.wish(), &say).await;
         bar.step(&name);
+        if case.control
+            && record.as_ref().is_ok_and(|record| record.hello.is_none() && record.end != End::Cancelled)
+        {
+            unbootable.borrow_mut().insert(&case.kernel, &case.id);
+        }
         record.unwrap_or_else(|error| Record::empty(End::Fault { why: format!("{error:#}") }))
     });
     cases.buffered(settings.jobs.max(1)).collect().await

@@ -160,6 +160,7 @@ fn verdict(
     }
     match &record.end {
         End::Cancelled => return Verdict::because(Kind::NotRun, "the run was ended before"),
+        End::NotTried { why } => return Verdict::because(Kind::NotRun, why.clone()),
         End::Fault { why } => return Verdict::because(Kind::Infra, why.clone()),
         _ => {}
     }

@@ -309,6 +309,7 @@ fn a_report_shows_every_row_and_where_the_evidence_is() {
     };
     let of = crate::report::Circumstances {
         kernels: Vec::new(),
+        qemu: "QEMU emulator version 7.2".into(),
         accelerator: Accelerator { kind: Accel::Tcg, why: String::new() },
         settings: &settings,
         took: std::time::Duration::from_secs(9),

@@ -103,16 +103,19 @@ fn remembered(cache: &Path) -> Result<Accelerator> {
     Ok(accelerator)
 }
 
-/// What the result of the probe depends on: QEMU, the processor, the host kernel's boot.
+/// What the result of the probe depends on: QEMU, the user, the host kernel's boot.
 fn circumstances() -> Result<String> {
-    let version = Command::new(QEMU).arg("--version").output().with_context(|| format!("cannot run {QEMU}"))?;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let uid = nix::unistd::geteuid();
-    Ok(format!(
-        "{} {} {uid}",
-        String::from_utf8_lossy(&version.stdout).lines().next().unwrap_or(""),
-        boot.trim()
-    ))
+    Ok(format!("{} {} {}", qemu_version()?, boot.trim(), nix::unistd::geteuid()))
+}
+
+/// The first line of `qemu-system-x86_64 --version`.
+///
+/// # Errors
+/// When QEMU cannot be run.
+pub fn qemu_version() -> Result<String> {
+    let output = Command::new(QEMU).arg("--version").output().with_context(|| format!("cannot run {QEMU}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
 }
 
 /// Runs the boot sector. The inner error says why the accelerator does not work.

@@ -51,6 +51,8 @@ pub struct Host {
     pub cpus: usize,
     /// Cases at the same time.
     pub jobs: usize,
+    /// The first line of `qemu-system-x86_64 --version`.
+    pub qemu: String,
     /// How QEMU executed, and why so.
     pub accelerator: Accelerator,
     /// The slowest guest's pace against the reference; every wait was multiplied with the case's own.
@@ -113,6 +115,8 @@ impl KernelUsed {
 pub struct Circumstances<'a> {
     /// The kernels used.
     pub kernels: Vec<KernelUsed>,
+    /// QEMU's version.
+    pub qemu: String,
     /// How QEMU executed.
     pub accelerator: Accelerator,
     /// How the run was done.
@@ -134,6 +138,7 @@ pub fn results(plan: &Plan, cases: Vec<CaseResult>, records: &[Record], of: Circ
         host: Host {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             jobs: of.settings.jobs,
+            qemu: of.qemu,
             accelerator: of.accelerator,
             slowest_pace,
         },
