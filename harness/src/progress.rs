@@ -129,13 +129,9 @@ impl Bar {
         let line = format!("{} {text}", self.title);
         if self.plain {
             eprintln!("{line}");
-        } else {
-            // A hidden bar (quiet) suspends nothing and prints nothing.
-            self.bar.suspend(|| {
-                if !self.bar.is_hidden() {
-                    anstream::eprintln!("{line}");
-                }
-            });
+        } else if !self.bar.is_hidden() {
+            // Nothing of the bar may be asked for inside: it is locked meanwhile.
+            self.bar.suspend(|| anstream::eprintln!("{line}"));
         }
     }
 }
