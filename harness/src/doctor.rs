@@ -39,7 +39,6 @@ pub const NEEDS: &[Need] = &[
     need("perl", "perl", "builds kernels: generated headers"),
     need("libelf.h", "libelf-dev", "builds kernels: objtool"),
     need("git", "git", "applies series, reads trees"),
-    need("patch", "patch", "applies series"),
     need("xz", "xz-utils", "unpacks kernel sources"),
     need("tar", "tar", "unpacks kernel sources"),
     need("dpkg-deb", "dpkg", "unpacks kernel sources"),
@@ -61,6 +60,8 @@ pub const NEEDS: &[Need] = &[
 /// Free room in the cache's file system that a first run needs: sources 1.7 GiB, two object folders,
 /// two kernels, the image.
 pub const DISK_GIB: u64 = 8;
+/// What Debian 12 ships; nothing older is tried.
+const QEMU_OLDEST: (u32, u32) = (7, 2);
 /// Memory a guest and a compiler need side by side.
 const MEMORY_GIB: u64 = 2;
 
@@ -182,18 +183,8 @@ pub fn examine(home: &Home) -> Vec<Finding> {
         .collect();
     let mut say =
         |good: bool, what: &str, found: String| findings.push(Finding { good, what: what.to_owned(), found });
-    let cache = existing(&home.cache);
-    match nix::sys::statvfs::statvfs(cache) {
-        Ok(stat) => {
-            let free = (stat.blocks_available() * stat.fragment_size()) >> 30;
-            say(
-                free >= DISK_GIB || home.cache.join("kernels").is_dir(),
-                "room",
-                format!("{free} GiB free for {}; a first run needs {DISK_GIB}", home.cache.display()),
-            );
-        }
-        Err(error) => say(false, "room", format!("cannot tell for {}: {error}", home.cache.display())),
-    }
+    let (good, found) = room(&home.cache);
+    say(good, "room", found);
     let memory = memory_gib().unwrap_or(0);
     say(
         memory >= MEMORY_GIB,
@@ -201,6 +192,12 @@ pub fn examine(home: &Home) -> Vec<Finding> {
         format!("{memory} GiB available; a guest beside a compiler needs {MEMORY_GIB}"),
     );
     if program(crate::machine::QEMU).is_some() {
+        let (good, found) = match crate::machine::accel::qemu_version() {
+            Ok(line) => (qemu_is_new_enough(&line), line),
+            Err(error) => (false, format!("{error:#}")),
+        };
+        let (major, minor) = QEMU_OLDEST;
+        say(good, "QEMU", format!("{found}; {major}.{minor} or newer is needed"));
         match crate::machine::accel::choose(&home.cache, crate::machine::accel::Wish::Auto) {
             Ok(chosen) if chosen.why.is_empty() => say(true, "accelerator", chosen.kind.name().to_owned()),
             Ok(chosen) => say(true, "accelerator", format!("{}: {}", chosen.kind.name(), chosen.why)),
@@ -208,6 +205,32 @@ pub fn examine(home: &Home) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Whether the cache can be written, and has room for a first run.
+fn room(cache: &Path) -> (bool, String) {
+    const ELSEWHERE: &str = "HOLDFAST_CACHE names another place";
+    let folder = existing(cache);
+    let writable = nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK);
+    match writable.and_then(|()| nix::sys::statvfs::statvfs(folder)) {
+        Ok(stat) => {
+            let free = (stat.blocks_available() * stat.fragment_size()) >> 30;
+            let good = free >= DISK_GIB || cache.join("kernels").is_dir();
+            let remedy = if good { String::new() } else { format!("; {ELSEWHERE}") };
+            (good, format!("{free} GiB free for {}; a first run needs {DISK_GIB}{remedy}", cache.display()))
+        }
+        Err(error) => (false, format!("{} cannot be used: {}; {ELSEWHERE}", cache.display(), error.desc())),
+    }
+}
+
+/// `QEMU emulator version 7.2.22 (Debian ...)` is; a line that is not understood gets the benefit.
+fn qemu_is_new_enough(line: &str) -> bool {
+    let version = line.split_whitespace().skip_while(|word| *word != "version").nth(1).unwrap_or_default();
+    let mut numbers = version.split('.').map_while(|part| part.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) => (major, minor) >= QEMU_OLDEST,
+        _ => true,
+    }
 }
 
 fn existing(path: &Path) -> &Path {
@@ -237,6 +260,23 @@ mod tests {
         let missing = [NEEDS[0], need("setpriv", "util-linux", "x"), need("choom", "util-linux", "y")];
         assert_eq!(packages(&missing), ["gcc", "util-linux"]);
         assert!(install_command(&packages(&missing)).ends_with(" gcc util-linux"));
+    }
+
+    #[test]
+    fn an_old_qemu_is_told_from_a_new_one() {
+        let check = |line: &str, expect: bool| assert_eq!(qemu_is_new_enough(line), expect, "{line}");
+        check("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)", true);
+        check("QEMU emulator version 10.0.13", true);
+        check("QEMU emulator version 7.1.0", false);
+        check("QEMU emulator version 6.2.0 (Debian 1:6.2+dfsg-2)", false);
+        check("something else", true);
+    }
+
+    #[test]
+    fn a_cache_with_no_room_says_that_it_may_be_elsewhere() {
+        // A file system without blocks, whoever asks.
+        let (good, found) = room(Path::new("/proc/no/cache"));
+        assert!(!good && found.contains("/proc/no/cache") && found.contains("HOLDFAST_CACHE"), "{found}");
     }
 
     #[test]

@@ -140,7 +140,10 @@ fn download(dir: &Path, package: &str, progress: &Progress) -> Result<PathBuf> {
     if !output.status.success() {
         let said = tools::said(&output);
         if said.contains("Unable to locate package") || said.contains("Can't select candidate version") {
-            bail!("{package}: apt knows no such package; run `apt-get update` as root, then try again");
+            bail!(
+                "{package}: apt knows no such package; run `apt-get update` as root, then try again. \
+                 Debian 12 has it in bookworm-security, which apt's sources must name"
+            );
         }
         bail!("{package}: `apt-get download {package}` failed (is there a network?): {said}");
     }
@@ -194,7 +197,9 @@ fn configured_git(cache: &Path, tree: &str, rev: &str, progress: &Progress) -> R
     let path = match tree.strip_prefix('$') {
         Some(variable) => match env::var_os(variable).filter(|value| !value.is_empty()) {
             Some(value) => PathBuf::from(value),
-            None => bail!("git tree {tree}: the variable is not set"),
+            None => {
+                bail!("git tree {tree}: the variable is not set; it may name a kernel git tree that has {rev}")
+            }
         },
         None => PathBuf::from(tree),
     };

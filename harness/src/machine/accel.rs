@@ -5,7 +5,7 @@
 //! few bytes is started with the CPU model of the real machine: it must end QEMU with a status of
 //! its own choice, in time.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -84,6 +84,10 @@ pub fn choose(cache: &Path, wish: Wish) -> Result<Accelerator> {
 fn remembered(cache: &Path) -> Result<Accelerator> {
     if !Path::new("/dev/kvm").exists() {
         return Ok(Accelerator { kind: Kind::Tcg, why: "there is no /dev/kvm".into() });
+    }
+    if let Err(error) = File::options().read(true).write(true).open("/dev/kvm") {
+        let why = format!("/dev/kvm cannot be opened ({error}); members of the group kvm may");
+        return Ok(Accelerator { kind: Kind::Tcg, why });
     }
     let file = cache.join("accelerator.json");
     let circumstances = circumstances()?;
