@@ -164,7 +164,7 @@ pub fn machine_of(
     let options = kernel::Options { offline: settings.offline, jobs: None };
     let accelerator = accel::choose(&home.cache, settings.accelerator)?;
     let built = kernel::ensure(home, request, &options, progress, interrupt.flag())?;
-    Ok(machine(&built, &image::ensure(home, image::DEFAULT)?, &accelerator, settings))
+    Ok(machine(&built, &image::ensure(home, image::DEFAULT, settings.offline)?, &accelerator, settings))
 }
 
 /// Builds what the plan needs. A kernel that does not build has rows all the same.
@@ -194,7 +194,7 @@ fn machines(
         kernels.push((planned, built));
     }
     let image = match kernels.iter().any(|(_, built)| built.is_ok()) {
-        true => Some(image::ensure(home, image::DEFAULT)?),
+        true => Some(image::ensure(home, image::DEFAULT, settings.offline)?),
         false => None,
     };
     let mut machines = BTreeMap::new();

@@ -38,7 +38,7 @@ pub(crate) fn main(install: &Install, home: &Home) -> Result<Exit> {
     for name in ["kernel-configs", "scenarios", "images"] {
         copy_data(&home.data.join(name), &fresh.join(name))?;
     }
-    put(&fresh.join("agent"), &image::agent(home)?)?;
+    put(&fresh.join("agent"), &image::agent(home, false)?)?;
     if data.exists() {
         fs::rename(&data, &old).with_context(|| format!("cannot replace {}", data.display()))?;
     }

@@ -20,13 +20,14 @@ const RUSTFLAGS: &str = "-C target-feature=+crt-static";
 /// How much of a failed build is shown, in lines.
 const SHOWN_LINES: usize = 60;
 
-/// The bytes of the agent.
+/// The bytes of the agent. Its crates come from the network unless `offline`, then from what cargo
+/// has already.
 ///
 /// # Errors
 /// Bad input when an installed copy lost it or a library to build it with is missing; otherwise when
 /// it does not build.
-pub fn binary(home: &Home) -> Result<Vec<u8>> {
-    let path = if home.is_clone { build(home)? } else { home.data.join("agent") };
+pub fn binary(home: &Home, offline: bool) -> Result<Vec<u8>> {
+    let path = if home.is_clone { build(home, offline)? } else { home.data.join("agent") };
     if !path.is_file() {
         return Err(bad_input(format!(
             "{} is missing: run `cargo xtask install` in a clone of Holdfast again",
@@ -37,7 +38,7 @@ pub fn binary(home: &Home) -> Result<Vec<u8>> {
 }
 
 /// Builds the agent; returns where it is. Says nothing unless it fails or takes long.
-fn build(home: &Home) -> Result<PathBuf> {
+fn build(home: &Home, offline: bool) -> Result<PathBuf> {
     let target = home.data.join("target/agent");
     let path = target.join(TARGET).join("release/holdfast-agent");
     if !path.exists() {
@@ -46,6 +47,7 @@ fn build(home: &Home) -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["build", "--quiet", "--release", "--package", "holdfast-agent", "--target", TARGET])
+        .args(offline.then_some("--offline"))
         .arg("--manifest-path")
         .arg(home.data.join("Cargo.toml"))
         .arg("--target-dir")

@@ -37,15 +37,15 @@ pub struct Image {
     pub bytes: u64,
 }
 
-/// Gives the image, making it unless it is in the cache already.
+/// Gives the image, making it unless it is in the cache already; never from the network with `offline`.
 ///
 /// # Errors
 /// Bad input when there is no such image, its description has a fault, or a tool is missing;
 /// otherwise when the agent does not build or the cache cannot be written.
-pub fn ensure(home: &Home, name: &str) -> Result<Image> {
+pub fn ensure(home: &Home, name: &str, offline: bool) -> Result<Image> {
     let spec = spec::Spec::read(home, name)?;
     let mut files = tools::collect(&spec)?;
-    files.push(archive::Entry::program("/init", agent::binary(home)?));
+    files.push(archive::Entry::program("/init", agent::binary(home, offline)?));
     let archive = archive::write(&files).context("cannot write the initramfs")?;
     let key: String = Sha256::digest(&archive).iter().map(|byte| format!("{byte:02x}")).collect();
     let path = home.cache.join("images").join(format!("{key}.cpio"));
