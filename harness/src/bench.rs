@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::home::Home;
 use crate::machine::{Machine, QEMU, Vm, cancel_pair};
 use crate::progress::Progress;
+use crate::scratch::Scratch;
 
 /// Times of both boots, in milliseconds, in the order they were measured.
 #[derive(Clone, Debug, Serialize)]
@@ -44,6 +46,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// # Errors
 /// When a guest does not boot.
 pub fn boots(
+    home: &Home,
     machine: &Machine,
     floor_image: &Path,
     name: &str,
@@ -57,7 +60,7 @@ pub fn boots(
     for _ in 0..rounds {
         floor_ms.push(floor(machine, floor_image)?);
         bar.step("floor");
-        hello_ms.push(runtime.block_on(hello(machine))?);
+        hello_ms.push(runtime.block_on(hello(home, machine))?);
         bar.step("hello");
     }
     bar.finish("");
@@ -95,8 +98,8 @@ fn floor(machine: &Machine, image: &Path) -> Result<u64> {
     Ok(millis(begun.elapsed()))
 }
 
-async fn hello(machine: &Machine) -> Result<u64> {
-    let folder = tempfile::tempdir().context("cannot make a folder for the machine")?;
+async fn hello(home: &Home, machine: &Machine) -> Result<u64> {
+    let folder = Scratch::new(&home.cache, "bench")?;
     let (_sender, wish) = cancel_pair();
     let mut vm = Vm::spawn(machine, folder.path(), wish)?;
     let said = vm.hello(DEADLINE).await;

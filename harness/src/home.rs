@@ -31,7 +31,8 @@ impl Home {
     /// When neither a clone nor an installed copy is found, or `HOME` is not set.
     pub fn find() -> Result<Self> {
         let cache = match env::var_os("HOLDFAST_CACHE") {
-            Some(path) => PathBuf::from(path),
+            // Tools are run in folders elsewhere; a relative path means a folder here.
+            Some(path) => std::path::absolute(path).context("cannot tell the working directory")?,
             None => xdg("XDG_CACHE_HOME", ".cache")?.join("holdfast"),
         };
         // `cargo run` names the package's folder; an installed program has no such variable.

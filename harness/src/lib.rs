@@ -20,5 +20,6 @@ pub mod report;
 pub mod run;
 pub mod runs;
 pub mod scenario;
+pub mod scratch;
 pub mod splat;
 pub mod yaml;

@@ -28,6 +28,7 @@ use crate::progress::Progress;
 use crate::record::{End, Record};
 use crate::report::{self, Circumstances, KernelUsed, Results};
 use crate::runs::{PLAN, RECORD, RESULTS, RunFolder, drop_images};
+use crate::scratch;
 
 /// How a run is done, beyond its plan.
 #[derive(Clone, Debug)]
@@ -47,6 +48,10 @@ pub struct Settings {
     /// What was typed, for the report.
     pub command: String,
 }
+
+/// Room a case takes while it runs: what the guest writes to its sparse pmem, logs and the console.
+/// Without it QEMU dies of SIGBUS in the middle of a case.
+const CASE_MIB: u64 = 256;
 
 /// The kernels of a plan, by name: what is to be built for each.
 pub type Requests = BTreeMap<String, kernel::Request>;
@@ -123,6 +128,8 @@ pub fn run(
     if !accelerator.why.is_empty() {
         progress.say(format!("using {}: {}", accelerator.kind.name(), accelerator.why));
     }
+    let room_mib = CASE_MIB * settings.jobs as u64;
+    scratch::check_space(&folder.path, room_mib, "running cases")?;
     let (machines, used) = machines(home, plan, requests, &accelerator, settings, progress, interrupt)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let records = runtime.block_on(play_all(plan, &machines, &folder, settings, progress, interrupt));

@@ -2,13 +2,14 @@
 //! `clean`: gives back the room that runs and the cache take.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use holdfast::home::Home;
 use holdfast::outcome::Exit;
 use holdfast::runs;
+use holdfast::scratch::freed_by_removing;
 
 /// Remove stored runs (the default), kernels, or everything Holdfast keeps
 #[derive(Args, Debug)]
@@ -43,7 +44,7 @@ pub(crate) fn main(clean: &Clean, home: &Home) -> Result<Exit> {
     }
     let mut total = 0;
     for target in targets.iter().filter(|target| target.exists()) {
-        let bytes = size(target);
+        let bytes = freed_by_removing(target);
         total += bytes;
         let verb = if clean.dry_run { "would remove" } else { "removing" };
         anstream::println!("{verb} {} ({} MiB)", target.display(), bytes >> 20);
@@ -53,17 +54,4 @@ pub(crate) fn main(clean: &Clean, home: &Home) -> Result<Exit> {
     }
     anstream::println!("{} MiB in all", total >> 20);
     Ok(Exit::AsExpected)
-}
-
-/// Room taken on the disk, in bytes; sparse files count what they take.
-fn size(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    let Ok(meta) = path.symlink_metadata() else { return 0 };
-    let own = meta.blocks() * 512;
-    if !meta.is_dir() {
-        // Object folders share their sources by hard links: each link is its share of the file.
-        return own / meta.nlink().max(1);
-    }
-    let entries = fs::read_dir(path).into_iter().flatten();
-    own + entries.filter_map(Result::ok).map(|entry| size(&entry.path())).sum::<u64>()
 }

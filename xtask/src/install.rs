@@ -32,8 +32,11 @@ pub(crate) fn main(install: &Install, home: &Home) -> Result<Exit> {
         None => cargo_bin()?,
     };
     let data = Home::installed_data()?;
-    let fresh = data.with_extension(format!("new-{}", std::process::id()));
-    let old = data.with_extension(format!("old-{}", std::process::id()));
+    let (fresh, old) = (data.with_extension("new"), data.with_extension("old"));
+    // What an install that was killed left behind.
+    for left in [&fresh, &old].into_iter().filter(|left| left.exists()) {
+        fs::remove_dir_all(left).with_context(|| format!("cannot remove {}", left.display()))?;
+    }
     fs::create_dir_all(&fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
     for name in ["kernel-configs", "scenarios", "images"] {
         copy_data(&home.data.join(name), &fresh.join(name))?;

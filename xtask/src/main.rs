@@ -53,6 +53,8 @@ fn main() -> ExitCode {
     let result = Home::find().and_then(|home| {
         // What only a live process could remove is removed by the next command.
         holdfast::runs::tidy(&home.runs);
+        // Nothing hangs on it: a cache that cannot be written has nothing to tidy.
+        let _ = holdfast::scratch::tidy(&home.cache);
         dispatch(&cli.command, &home)
     });
     let exit = result.unwrap_or_else(|error| {

@@ -35,6 +35,6 @@ pub(crate) fn main(shell: &Shell, home: &Home) -> Result<Exit> {
     doctor::provide(false, &progress)?;
     let interrupt = Interrupt::listen()?;
     let machine = machine_of(home, request, &shell.how.settings(), &progress, &interrupt)?;
-    interactive(&machine)?;
+    interactive(home, &machine)?;
     Ok(Exit::AsExpected)
 }

@@ -96,6 +96,27 @@ fn a_cache_that_cannot_be_written_is_named() {
     assert!(text.contains("/proc/no"), "{text}");
 }
 
+/// In a mount namespace of its own, with a file system of 8 MiB at `full`.
+fn with_a_full_disk(full: &Path, arguments: &[&str]) -> (i32, String) {
+    let script = r#"mount -t tmpfs -o size=8m none "$1" && shift && exec "$@""#;
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", script, "sh"]).arg(full).arg(env!("CARGO_BIN_EXE_xtask"));
+    outcome(&command.args(arguments).env("HOLDFAST_CACHE", full).output().unwrap())
+}
+
+#[test]
+fn a_full_disk_is_told_before_anything_is_begun() {
+    let full = tempfile::tempdir().unwrap();
+    let (code, text) = with_a_full_disk(full.path(), &["kernel", "build", "mainline-6.12"]);
+    assert_eq!(code, 125, "{text}");
+    assert!(text.contains("MiB") && text.contains(full.path().to_str().unwrap()), "{text}");
+    let results = full.path().join("runs");
+    let results = ["--results", results.to_str().unwrap()];
+    let (code, text) = with_a_full_disk(full.path(), &[&["run", "controls/*"][..], &results].concat());
+    assert_eq!(code, 125, "{text}");
+    assert!(text.contains("MiB are free"), "{text}");
+}
+
 #[test]
 fn an_installed_copy_without_data_says_how_to_get_it() {
     let folder = tempfile::tempdir().unwrap();

@@ -10,7 +10,6 @@ mod spec;
 mod tools;
 
 use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -19,6 +18,7 @@ use sha2::{Digest, Sha256};
 pub use agent::binary as agent;
 
 use crate::home::Home;
+use crate::scratch::Scratch;
 
 /// The image every case runs on.
 pub const DEFAULT: &str = "default";
@@ -50,18 +50,18 @@ pub fn ensure(home: &Home, name: &str, offline: bool) -> Result<Image> {
     let key: String = Sha256::digest(&archive).iter().map(|byte| format!("{byte:02x}")).collect();
     let path = home.cache.join("images").join(format!("{key}.cpio"));
     if !path.is_file() {
-        publish(&path, &archive).with_context(|| format!("cannot write {}", path.display()))?;
+        publish(home, &path, &archive).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(Image { path, key, bytes: archive.len() as u64 })
 }
 
-/// Writes a file under another name, then gives it its own: nobody ever sees a part of it.
-fn publish(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().context("it has no folder")?;
-    fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist(path)?;
+/// Writes a file elsewhere in the cache, then gives it its name: nobody ever sees a part of it.
+fn publish(home: &Home, path: &std::path::Path, bytes: &[u8]) -> Result<()> {
+    let scratch = Scratch::new(&home.cache, "image")?;
+    let fresh = scratch.path().join("image");
+    fs::write(&fresh, bytes)?;
+    fs::create_dir_all(path.parent().context("it has no folder")?)?;
+    fs::rename(&fresh, path)?;
     Ok(())
 }
 
@@ -72,9 +72,11 @@ mod tests {
     #[test]
     fn a_published_file_is_whole_and_alone() {
         let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().to_owned();
+        let home = Home { data: cache.clone(), is_clone: false, runs: cache.join("runs"), cache };
         let path = folder.path().join("images/k.cpio");
-        publish(&path, b"bytes").unwrap();
-        publish(&path, b"bytes").unwrap();
+        publish(&home, &path, b"bytes").unwrap();
+        publish(&home, &path, b"bytes").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"bytes");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }

@@ -11,13 +11,13 @@ use anyhow::{Context, Result, bail};
 
 use super::make::{self, Make};
 use super::plan::{BaseConfig, Input, Plan};
-use super::scratch::{self, Scratch};
 use super::series;
 use super::slot::{OBJECTS, Slot, State, Wanted};
 use super::store::{self, Built, Manifest, PatchNote, Products};
 use super::{Options, config, files, kconfig, slot, source, tree};
 use crate::home::Home;
 use crate::progress::Progress;
+use crate::scratch::{self, Scratch};
 
 /// Room for a cold build: the tree's folders, objects and links of them; debug information takes most.
 const COLD_MIB: u64 = 4_000;

@@ -14,7 +14,6 @@ mod kconfig;
 mod make;
 mod plan;
 mod prune;
-mod scratch;
 mod series;
 mod slot;
 mod source;
@@ -126,8 +125,6 @@ pub fn ensure(
     progress: &Progress,
     cancel: &AtomicBool,
 ) -> Result<Built> {
-    let home = &absolute(home)?;
-    tidy(home);
     let found = plan::plan(home, request, options, progress).and_then(|plan| {
         let built = match store::find(&home.cache, &plan.key) {
             Some(built) => built,
@@ -145,24 +142,11 @@ pub fn ensure(
     }
 }
 
-/// A relative `HOLDFAST_CACHE` means a folder here; tools are run in folders elsewhere.
-fn absolute(home: &Home) -> Result<Home> {
-    Ok(Home { cache: std::path::absolute(&home.cache)?, ..home.clone() })
-}
-
-/// Removes what killed processes left in the cache. Every [`ensure`] does so; a command that may be
-/// the next one after a kill and builds nothing calls it by itself.
-pub fn tidy(home: &Home) {
-    // Nothing hangs on it: a cache that cannot be written has nothing to tidy.
-    let _ = scratch::tidy(&home.cache);
-}
-
 /// The kernel if it is built already; nothing is fetched or built.
 ///
 /// # Errors
 /// Bad input as [`ensure`] has it; also when the inputs cannot be found without a network.
 pub fn find(home: &Home, request: &Request, progress: &Progress) -> Result<Option<Built>> {
-    let home = &absolute(home)?;
     let options = Options { offline: true, jobs: None };
     let plan = plan::plan(home, request, &options, progress)?;
     Ok(store::find(&home.cache, &plan.key).map(|built| plan.label(built)))

@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::slot::{self, Slot};
-use super::{scratch, spec, store};
+use super::{spec, store};
 use crate::home::Home;
+use crate::scratch;
 
 /// What may go.
 #[derive(Clone, Debug, Default)]

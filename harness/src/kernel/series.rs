@@ -12,10 +12,10 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest as _, Sha256};
 
 use super::files::{self, Files};
-use super::scratch::Scratch;
 use super::spec::patch_files;
 use super::tools;
 use crate::outcome::bad_input;
+use crate::scratch::Scratch;
 
 /// One patch of a series.
 #[derive(Clone, Debug)]

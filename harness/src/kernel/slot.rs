@@ -22,8 +22,8 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Entry, Files, Kind};
-use super::scratch::{self, Scratch};
 use super::tools;
+use crate::scratch::{self, Scratch};
 
 /// The object folder's name in a slot's tree; one that nobody's source tree uses.
 pub(super) const OBJECTS: &str = "holdfast-objects";

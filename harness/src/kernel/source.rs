@@ -12,11 +12,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Files};
-use super::scratch::{self, Scratch};
 use super::spec::{Origin, Source};
 use super::{slot, tools};
 use crate::outcome::bad_input;
 use crate::progress::Progress;
+use crate::scratch::{self, Scratch};
 
 /// Unpacked source, its list of files, the package beside it.
 const SOURCE_MIB: u64 = 2_500;

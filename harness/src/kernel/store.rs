@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::scratch::{self, Scratch};
+use crate::scratch::{self, Scratch};
 
 /// The note in a kernel's folder whose time says when it was last asked for.
 const USED: &str = "used";

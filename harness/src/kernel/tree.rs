@@ -15,8 +15,9 @@ use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
 
 use super::files::{self, Files, Kind};
-use super::{scratch, slot, tools};
+use super::{slot, tools};
 use crate::outcome::bad_input;
+use crate::scratch;
 
 /// A file may change twice within one tick of a coarse clock and keep its time: what is younger than
 /// this when it is hashed is hashed again next time.

@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -124,12 +125,14 @@ pub fn qemu_version() -> Result<String> {
 
 /// Runs the boot sector. The inner error says why the accelerator does not work.
 fn probe(kind: Kind) -> Result<std::result::Result<(), String>> {
-    let mut sector = tempfile::NamedTempFile::new().context("cannot make a file for the accelerator probe")?;
+    let mut sector = tempfile::tempfile().context("cannot make a file for the accelerator probe")?;
     let mut bytes = [0u8; 512];
     bytes[..PROGRAM.len()].copy_from_slice(&PROGRAM);
     bytes[510..].copy_from_slice(&[0x55, 0xaa]);
     sector.write_all(&bytes).context("cannot write the accelerator probe's boot sector")?;
-    let drive = format!("if=none,id=sector,format=raw,readonly=on,file={}", sector.path().display());
+    // The file has no name that could be left behind; QEMU opens it through this process.
+    let path = format!("/proc/{}/fd/{}", std::process::id(), sector.as_raw_fd());
+    let drive = format!("if=none,id=sector,format=raw,readonly=on,file={path}");
     let child = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", QEMU, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
         .args(["-machine", &format!("q35,accel={}", kind.name()), "-cpu", "max", "-m", "64M"])
@@ -140,7 +143,9 @@ fn probe(kind: Kind) -> Result<std::result::Result<(), String>> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run setpriv and {QEMU}"))?;
-    Ok(verdict(child))
+    let verdict = verdict(child);
+    drop(sector);
+    Ok(verdict)
 }
 
 fn verdict(mut child: Child) -> std::result::Result<(), String> {

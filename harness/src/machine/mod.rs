@@ -17,6 +17,8 @@ pub use command::{CONSOLE, Ports, arguments, script};
 pub use vm::{Broken, Cancel, Vm, cancel_pair};
 
 use self::accel::Accelerator;
+use crate::home::Home;
+use crate::scratch::Scratch;
 
 /// What a guest runs on.
 #[derive(Clone, Debug)]
@@ -67,11 +69,14 @@ pub fn pmem_file(place: Place) -> &'static str {
 ///
 /// # Errors
 /// When QEMU cannot be run or ends with an error.
-pub fn interactive(machine: &Machine) -> Result<()> {
-    let folder = tempfile::tempdir().context("cannot make a folder for the machine")?;
+pub fn interactive(home: &Home, machine: &Machine) -> Result<()> {
+    let folder = Scratch::new(&home.cache, "shell")?;
     let path = folder.path().join("qemu.sh");
     std::fs::write(&path, script(machine)).with_context(|| format!("cannot write {}", path.display()))?;
-    let status = Command::new("setpriv").args(["--pdeathsig", "TERM", "sh"]).arg(&path).status();
+    let mut command = Command::new("setpriv");
+    // The script's own copies go there too: a later command removes what a killed one left.
+    command.args(["--pdeathsig", "TERM", "sh"]).arg(&path).env("TMPDIR", folder.path());
+    let status = command.status();
     let status = status.context("cannot run setpriv and sh")?;
     anyhow::ensure!(status.success(), "QEMU ended with {status}");
     Ok(())

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The cache folder's housekeeping: folders of a live process, locks, free space.
+//! Housekeeping: folders of a live process, locks, free space.
 //!
 //! Everything is made in a scratch folder and published by a rename in the same file system. A
 //! scratch folder belongs to a process as long as that holds the folder's lock; what a killed
@@ -17,7 +17,7 @@ use crate::progress::Progress;
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// A folder in the cache that goes away with its owner.
-pub(super) struct Scratch {
+pub struct Scratch {
     dir: PathBuf,
     lock_path: PathBuf,
     _lock: File,
@@ -28,7 +28,7 @@ impl Scratch {
     ///
     /// # Errors
     /// When the cache folder cannot be written.
-    pub(super) fn new(cache: &Path, what: &str) -> Result<Self> {
+    pub fn new(cache: &Path, what: &str) -> Result<Self> {
         let tmp = cache.join("tmp");
         create_dir(&tmp)?;
         // Nobody may take a new lock file for a forgotten one between its creation and its locking.
@@ -46,7 +46,9 @@ impl Scratch {
         Ok(Self { dir, lock_path, _lock: lock })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         &self.dir
     }
 }
@@ -60,7 +62,7 @@ impl Drop for Scratch {
 }
 
 /// Removes what killed processes left; without a cache folder there is nothing.
-pub(super) fn tidy(cache: &Path) -> Result<()> {
+pub fn tidy(cache: &Path) -> Result<()> {
     let tmp = cache.join("tmp");
     if !tmp.is_dir() {
         return Ok(());
@@ -89,14 +91,14 @@ fn remove_leftovers(tmp: &Path) -> Result<()> {
 }
 
 /// Makes a folder and its parents.
-pub(super) fn create_dir(dir: &Path) -> Result<()> {
+pub fn create_dir(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| {
         format!("the cache folder {} cannot be written; set HOLDFAST_CACHE to one that can", dir.display())
     })
 }
 
 /// Removes a folder and what is below; a folder that is not there is fine.
-pub(super) fn remove_tree(dir: &Path) -> Result<()> {
+pub fn remove_tree(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("{} cannot be removed", dir.display()))
@@ -116,14 +118,14 @@ fn open_lock(path: &Path) -> Result<File> {
 
 /// Takes a lock, waiting as long as it takes. It is released when the file is dropped, or when the
 /// process ends in whatever way.
-pub(super) fn lock(path: &Path) -> Result<File> {
+pub fn lock(path: &Path) -> Result<File> {
     let file = open_lock(path)?;
     file.lock().with_context(|| format!("{} cannot be locked", path.display()))?;
     Ok(file)
 }
 
 /// Takes a lock, and says for what another process makes us wait.
-pub(super) fn lock_and_say(cache: &Path, name: &str, what: &str, progress: &Progress) -> Result<File> {
+pub fn lock_and_say(cache: &Path, name: &str, what: &str, progress: &Progress) -> Result<File> {
     let path = lock_path(cache, name);
     let file = open_lock(&path)?;
     match file.try_lock() {
@@ -138,7 +140,7 @@ pub(super) fn lock_and_say(cache: &Path, name: &str, what: &str, progress: &Prog
 }
 
 /// Takes a lock only if nobody holds it.
-pub(super) fn try_lock(cache: &Path, name: &str) -> Option<File> {
+pub fn try_lock(cache: &Path, name: &str) -> Option<File> {
     let file = open_lock(&lock_path(cache, name)).ok()?;
     file.try_lock().ok().map(|()| file)
 }
@@ -147,16 +149,19 @@ fn lock_path(cache: &Path, name: &str) -> PathBuf {
     cache.join("locks").join(format!("{name}.lock"))
 }
 
-/// Fails early when the cache's file system has less than `needed_mib` left.
-pub(super) fn check_space(cache: &Path, needed_mib: u64, what: &str) -> Result<()> {
-    let stat = nix::sys::statvfs::statvfs(cache)
-        .with_context(|| format!("{} cannot be looked at", cache.display()))?;
+/// Fails early when the folder's file system has less than `needed_mib` left.
+///
+/// # Errors
+/// When it has less, or cannot be looked at.
+pub fn check_space(folder: &Path, needed_mib: u64, what: &str) -> Result<()> {
+    let stat = nix::sys::statvfs::statvfs(folder)
+        .with_context(|| format!("{} cannot be looked at", folder.display()))?;
     let free_mib = stat.blocks_available() * stat.fragment_size() / (1 << 20);
     if free_mib < needed_mib {
         bail!(
             "{what} needs about {needed_mib} MiB in {}, {free_mib} MiB are free; \
-             `cargo xtask kernel prune` makes room, HOLDFAST_CACHE names another place",
-            cache.display()
+             `clean` and `kernel prune` make room, HOLDFAST_CACHE and --results name another place",
+            folder.display()
         );
     }
     Ok(())
@@ -164,7 +169,7 @@ pub(super) fn check_space(cache: &Path, needed_mib: u64, what: &str) -> Result<(
 
 /// Bytes below a folder; a file linked into several places is counted once, and one that is also
 /// linked from elsewhere not at all: removing this folder would not free it.
-pub(super) fn freed_by_removing(dir: &Path) -> u64 {
+pub fn freed_by_removing(dir: &Path) -> u64 {
     use std::collections::HashMap;
     use std::os::unix::fs::MetadataExt as _;
     let mut bytes = 0;
