@@ -102,17 +102,24 @@ fn list(home: &Home) -> Result<Exit> {
         anstream::println!("{:20} {} (claims {})", spec.name, spec.about, spec.contract);
         let (own, others): (Vec<Built>, Vec<Built>) =
             built.into_iter().partition(|built| built.manifest.name == spec.name);
-        own.iter().for_each(show);
+        let progress = Progress::new(true);
+        let now = kernel::find(home, &Request::named(&spec.name), &progress).ok().flatten();
+        let now = now.map(|built| built.manifest.key);
+        own.iter().for_each(|built| show(built, Some(&built.manifest.key) == now.as_ref()));
+        if now.is_none() {
+            anstream::println!("  not built as it is described now");
+        }
         built = others;
     }
     for other in built {
         anstream::println!("{:20} {}", other.manifest.name, other.manifest.source);
-        show(&other);
+        show(&other, true);
     }
     Ok(Exit::AsExpected)
 }
 
-fn show(built: &Built) {
+/// A line for a built kernel; one that is not current was built from an earlier description.
+fn show(built: &Built, current: bool) {
     let manifest = &built.manifest;
     let patches = match manifest.patches.len() {
         0 => "no patch".to_owned(),
@@ -120,11 +127,12 @@ fn show(built: &Built) {
         count => format!("{count} patches"),
     };
     anstream::println!(
-        "  {} {} from {}, {patches}, built {}",
+        "  {} {} from {}, {patches}, built {}{}",
         manifest.key,
         manifest.release,
         manifest.source,
-        manifest.date
+        manifest.date,
+        if current { "" } else { " (from an earlier description)" }
     );
 }
 
