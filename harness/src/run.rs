@@ -24,10 +24,10 @@ use crate::machine::accel::{self, Accelerator};
 use crate::machine::{Cancel, Machine, QEMU, cancel_pair, default_pmem, script};
 use crate::outcome::{Exit, Interrupted};
 use crate::plan::{Plan, PlannedCase};
-use crate::progress::Progress;
+use crate::progress::{Bar, Progress};
 use crate::record::{End, Record};
 use crate::report::{self, Circumstances, KernelUsed, Results};
-use crate::runs::{PLAN, RECORD, RESULTS, RunFolder, drop_images};
+use crate::runs::{PLAN, RECORD, RESULTS, RunFolder, case_folder, drop_images};
 use crate::scratch;
 
 /// How a run is done, beyond its plan.
@@ -134,9 +134,9 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let records = runtime.block_on(play_all(plan, &machines, &folder, settings, progress, interrupt));
     let cases = judge::judge_all(plan, &records);
-    for (case, record) in cases.iter().zip(&records) {
-        if case.green && !settings.keep && record.end == End::Complete {
-            drop_images(&folder.case(&case.kernel, &case.id)?);
+    for case in &cases {
+        if case.green && !settings.keep {
+            drop_images(&case_folder(&folder.path, &case.kernel, &case.id));
         }
     }
     let interrupted = interrupt.flag().load(Ordering::Relaxed);
@@ -185,10 +185,12 @@ fn machines(
     interrupt: &Interrupt,
 ) -> Result<(Machines, Vec<KernelUsed>)> {
     let options = kernel::Options { offline: settings.offline, jobs: None };
-    let mut kernels = Vec::new();
+    let mut image = None;
+    let mut machines = BTreeMap::new();
+    let mut used = Vec::new();
     for planned in &plan.kernels {
         let built = kernel::ensure(home, &requests[&planned.name], &options, progress, interrupt.flag());
-        let built = match built {
+        let machine = match built {
             Err(_) if interrupt.flag().load(Ordering::Relaxed) => return Err(Interrupted.into()),
             Err(error) if Exit::of_error(&error) == Exit::BadInput => return Err(error),
             Err(error) => {
@@ -196,26 +198,16 @@ fn machines(
                 progress.say(&why);
                 Err(why)
             }
-            Ok(built) => Ok(built),
-        };
-        kernels.push((planned, built));
-    }
-    let image = match kernels.iter().any(|(_, built)| built.is_ok()) {
-        true => Some(image::ensure(home, image::DEFAULT, settings.offline)?),
-        false => None,
-    };
-    let mut machines = BTreeMap::new();
-    let mut used = Vec::new();
-    for (planned, built) in kernels {
-        let on = match (built, &image) {
-            (Ok(built), Some(image)) => {
+            Ok(built) => {
+                let image = match &image {
+                    Some(image) => image,
+                    None => image.insert(image::ensure(home, image::DEFAULT, settings.offline)?),
+                };
                 used.push(KernelUsed::new(planned, &built.manifest));
                 Ok((machine(&built, image, accelerator, settings), built))
             }
-            (Ok(_), None) => Err("there is no image".to_owned()),
-            (Err(why), _) => Err(why),
         };
-        machines.insert(planned.name.clone(), on);
+        machines.insert(planned.name.clone(), machine);
     }
     Ok((machines, used))
 }
@@ -251,33 +243,55 @@ async fn play_all(
     // wait for a hello as long as the control did.
     let unbootable = &RefCell::new(BTreeMap::<&str, &str>::new());
     // All of them on this one thread, which QEMU's life hangs on.
-    let cases = stream::iter(&plan.cases).map(|case| async move {
+    let cases = stream::iter(plan.cases.iter().enumerate()).map(|(nr, case)| async move {
         if case.excluded.is_some() {
-            return Record::empty(End::Complete);
+            return (nr, Record::empty(End::Complete));
         }
-        if interrupt.flag().load(Ordering::Relaxed) {
-            return Record::empty(End::Cancelled);
-        }
-        let (machine, built) = match &machines[&case.kernel] {
-            Ok(machine) => machine,
-            Err(why) => return Record::empty(End::Fault { why: why.clone() }),
+        let on = &machines[&case.kernel];
+        let record = try_one(case, on, folder, interrupt, unbootable, bar).await;
+        // What is not stored now would be lost with the run.
+        let stored = folder.case(&case.kernel, &case.id).and_then(|path| store(&path.join(RECORD), &record));
+        let record = match stored {
+            Ok(()) => record,
+            Err(error) => Record::empty(End::Fault { why: format!("{error:#}") }),
         };
-        if let Some(control) = unbootable.borrow().get(case.kernel.as_str()) {
-            let why = format!("the guest of the control {control} did not boot");
-            return Record::empty(End::NotTried { why });
-        }
-        let name = format!("{} on {}", case.id, case.kernel);
-        let say = |what: &str| bar.note(&format!("{name}: {what}"));
-        let record = play(case, machine, built, folder, interrupt.wish(), &say).await;
-        bar.step(&name);
-        if case.control
-            && record.as_ref().is_ok_and(|record| record.hello.is_none() && record.end != End::Cancelled)
-        {
-            unbootable.borrow_mut().insert(&case.kernel, &case.id);
-        }
-        record.unwrap_or_else(|error| Record::empty(End::Fault { why: format!("{error:#}") }))
+        (nr, record)
     });
-    cases.buffered(settings.jobs.max(1)).collect().await
+    let mut records: Vec<(usize, Record)> = cases.buffer_unordered(settings.jobs.max(1)).collect().await;
+    records.sort_by_key(|(nr, _)| *nr);
+    records.into_iter().map(|(_, record)| record).collect()
+}
+
+/// Plays a case unless its end is known without that.
+async fn try_one<'a>(
+    case: &'a PlannedCase,
+    on: &std::result::Result<(Machine, Built), String>,
+    folder: &RunFolder,
+    interrupt: &Interrupt,
+    unbootable: &RefCell<BTreeMap<&'a str, &'a str>>,
+    bar: &Bar,
+) -> Record {
+    let (machine, built) = match on {
+        Ok(machine) => machine,
+        Err(why) => return Record::empty(End::Fault { why: why.clone() }),
+    };
+    if interrupt.flag().load(Ordering::Relaxed) {
+        return Record::empty(End::Cancelled);
+    }
+    if let Some(control) = unbootable.borrow().get(case.kernel.as_str()) {
+        return Record::empty(End::NotTried {
+            why: format!("the guest of the control {control} did not boot"),
+        });
+    }
+    let name = format!("{} on {}", case.id, case.kernel);
+    let say = |what: &str| bar.note(&format!("{name}: {what}"));
+    let played = play(case, machine, built, folder, interrupt.wish(), &say).await;
+    bar.step(&name);
+    let record = played.unwrap_or_else(|error| Record::empty(End::Fault { why: format!("{error:#}") }));
+    if case.control && record.hello.is_none() && record.end != End::Cancelled {
+        unbootable.borrow_mut().insert(&case.kernel, &case.id);
+    }
+    record
 }
 
 async fn play(
@@ -292,9 +306,7 @@ async fn play(
     let path = folder.join("qemu.sh");
     fs::write(&path, script(machine)).with_context(|| format!("cannot write {}", path.display()))?;
     executable(&path)?;
-    let record = case::play(case, machine, &built.manifest.requests, folder, wish, say).await;
-    store(&folder.join(RECORD), &record)?;
-    Ok(record)
+    Ok(case::play(case, machine, &built.manifest.requests, folder, wish, say).await)
 }
 
 fn executable(path: &Path) -> Result<()> {
@@ -322,10 +334,10 @@ fn store<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 pub fn stored(folder: &Path) -> Result<(Plan, Vec<Record>)> {
     let plan: Plan = read(&folder.join(PLAN))?;
     let records = plan.cases.iter().map(|case| {
-        let path = crate::runs::case_folder(folder, &case.kernel, &case.id).join(RECORD);
+        let path = case_folder(folder, &case.kernel, &case.id).join(RECORD);
         match (case.excluded.is_some(), path.exists()) {
             (true, _) => Ok(Record::empty(End::Complete)),
-            // A run that was ended early has rows that were never reached.
+            // A run that died has rows that were never reached.
             (false, false) => Ok(Record::empty(End::Cancelled)),
             (false, true) => read(&path),
         }
