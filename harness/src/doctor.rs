@@ -132,7 +132,11 @@ pub fn provide(install: bool, progress: &Progress) -> Result<()> {
     let root = nix::unistd::geteuid().is_root();
     if !install || !root {
         let who = if root { "" } else { " as root" };
-        let or = if install { "" } else { ", or add --install" };
+        let or = match (install, root) {
+            (true, _) => "",
+            (false, true) => ", or add --install",
+            (false, false) => ", or, as root, add --install",
+        };
         let _ = write!(message, "run{who}: {}{or}", install_command(&packages));
         return Err(bad_input(message));
     }
