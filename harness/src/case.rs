@@ -31,23 +31,31 @@ const SETTLE_MS: u64 = 2_000;
 /// Killing, counting, unmounting and checking two file systems.
 const FINISH_MS: u64 = 60_000;
 
-/// Plays a case in `folder`. `requests` are the options the kernel was asked for; `say` hears what
-/// is being done.
+/// What is known of the kernel before it boots.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    /// `uname -r`.
+    pub release: &'a str,
+    /// The options it was asked for.
+    pub requests: &'a [(String, String)],
+}
+
+/// Plays a case in `folder`; `say` hears what is being done.
 pub async fn play(
     case: &PlannedCase,
     machine: &Machine,
-    requests: &[(String, String)],
+    kernel: &Expected<'_>,
     folder: &Path,
     cancel: Cancel,
     say: &dyn Fn(&str),
 ) -> Record {
     let begun = Instant::now();
-    let mut record = Record::empty(End::Complete);
+    let mut record = Record { release: kernel.release.to_owned(), ..Record::empty(End::Complete) };
     match Vm::spawn(machine, folder, cancel) {
         Err(error) => record.end = End::Fault { why: format!("{error:#}") },
         Ok(mut vm) => {
             let mut doing = "boot".to_owned();
-            if let Err(broken) = conduct(case, requests, &mut vm, &mut record, &mut doing, say).await {
+            if let Err(broken) = conduct(case, kernel.requests, &mut vm, &mut record, &mut doing, say).await {
                 record.end = end(broken, doing, &mut vm).await;
             }
             say("stop");

@@ -6,13 +6,14 @@
 
 use std::fmt;
 
-use holdfast_protocol::{Fact, LogLine, Oracles, Outcome, StuckTask};
+use holdfast_protocol::{ConfigMismatch, Fact, LogLine, Oracles, Outcome, StuckTask};
 
 use crate::judge::judge_all;
 use crate::outcome::Kind;
 use crate::plan::{Plan, PlannedCase, PlannedStep};
 use crate::record::{End, Record};
-use crate::scenario::describe;
+use crate::scenario::{Action, describe};
+use crate::splat::Splat;
 
 /// What came of altering the facts of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,6 +95,7 @@ fn alterations(case: &PlannedCase, record: &Record) -> Vec<Altered> {
     let behind = |step: &&PlannedStep| step.excluded.is_none() && is_behind_a_claim(case, step);
     let mut all: Vec<Altered> =
         case.steps.iter().filter(behind).flat_map(|step| of_step(step, record)).collect();
+    all.extend(of_the_machine(record));
     if let Some(oracles) = &record.oracles {
         all.extend(of_oracles(oracles).into_iter().map(|(fact, alteration, oracles)| Altered {
             fact: format!("oracle {fact}"),
@@ -125,25 +127,78 @@ fn of_step(step: &PlannedStep, record: &Record) -> Vec<Altered> {
         let alteration = format!("becomes `{}`", describe(&outcome));
         all.push(altered(alteration, Some(Fact { outcome, ..fact.clone() })));
     }
-    if !matches!(fact.outcome, Outcome::Blocked { .. }) && has_bound(step) {
-        let late = Fact { took_ms: u64::MAX / 2, ..fact.clone() };
-        all.push(altered("comes late".into(), Some(late)));
+    let taking = |took_ms| Some(Fact { took_ms, ..fact.clone() });
+    if matches!(fact.outcome, Outcome::Blocked { .. }) {
+        if matches!(step.action, Action::Still { .. }) {
+            all.push(altered("is watched for no time".into(), taking(0)));
+        }
+    } else if has_bound(step) {
+        all.push(altered("comes late".into(), taking(u64::MAX / 2)));
     }
+    if step.after.is_some() || step.not_before_ms.is_some() {
+        all.push(altered("comes early".into(), taking(0)));
+    }
+    all
+}
+
+/// What had to be so before any result says anything.
+fn of_the_machine(record: &Record) -> Vec<Altered> {
+    let mut all = Vec::new();
+    let mut with = |fact: &str, alteration: &str, change: &dyn Fn(&mut Record)| {
+        let mut record = record.clone();
+        change(&mut record);
+        all.push(Altered { fact: fact.to_owned(), alteration: alteration.to_owned(), record });
+    };
+    with("kernel", "is another one", &|one| one.release.push('x'));
+    with("configuration", "lacks an option", &|one| {
+        one.config.push(ConfigMismatch { option: "X".into(), want: "y".into(), got: "n".into() });
+    });
+    with("hello", "is dropped", &|one| one.hello = None);
+    for (nr, pmem) in record.hello.iter().flat_map(|hello| hello.pmem.iter().enumerate()) {
+        let what = format!("{:?}", pmem.place);
+        with(&what, "is not ready", &|one| {
+            one.hello.iter_mut().for_each(|hello| hello.pmem[nr].trouble = "altered".into());
+        });
+        with(&what, "is not there", &|one| {
+            one.hello.iter_mut().for_each(|hello| drop(hello.pmem.remove(nr)));
+        });
+    }
+    with("RDMA", "is not ready", &|one| {
+        one.hello.iter_mut().for_each(|hello| hello.rdma.trouble = "altered".into());
+    });
+    for (nr, file) in record.files.iter().enumerate() {
+        let what = format!("file {}", file.name);
+        with(&what, "is dropped", &|one| drop(one.files.remove(nr)));
+        with(&what, "is not DAX by statx", &|one| one.files[nr].statx_dax = false);
+        with(&what, "takes no MAP_SYNC", &|one| one.files[nr].map_sync = false);
+        with(&what, "is not filled", &|one| one.files[nr].filled = false);
+    }
+    with("the oracles", "are not consulted", &|one| one.oracles = None);
+    with("the end", "is QEMU's", &|one| {
+        one.end = End::QemuEnded { how: "altered".into(), during: "altered".into() };
+    });
+    with("the end", "is a deadline", &|one| {
+        one.end = End::Deadline { during: "altered".into(), after_ms: 1 };
+    });
+    with("the console", "shows a panic", &|one| {
+        one.console.push(Splat { title: "Kernel panic - not syncing: altered".into(), line: String::new() });
+    });
     all
 }
 
 /// An `await` without a bound of its own is late by blocking, which is another alteration.
 fn has_bound(step: &PlannedStep) -> bool {
-    matches!(step.action, crate::scenario::Action::Do { .. }) || step.not_after_ms.is_some()
+    matches!(step.action, Action::Do { .. }) || step.not_after_ms.is_some()
 }
 
 /// Outcomes of other kinds, and another of the same kind where the kind has an argument.
 fn others(outcome: &Outcome) -> Vec<Outcome> {
     let blocked = Outcome::Blocked { state: "S".into(), wchan: "altered".into(), stack: Vec::new() };
-    let other_errno = Outcome::Errno(if *outcome == Outcome::Errno(EIO) { EPERM } else { EIO });
     let killed = Outcome::Killed("SIGKILL".into());
     let differs = Outcome::Differs { at: 0, want: 0, got: 1 };
-    let mut all = vec![other_errno, killed];
+    let mut all: Vec<Outcome> =
+        ERRNOS.map(Outcome::Errno).into_iter().filter(|other| other != outcome).collect();
+    all.push(killed);
     match outcome {
         Outcome::Returned(_) => all.extend([blocked, differs]),
         Outcome::Blocked { .. } => all.push(Outcome::Returned(0)),
@@ -152,8 +207,9 @@ fn others(outcome: &Outcome) -> Vec<Outcome> {
     all
 }
 
-const EIO: i32 = 5;
-const EPERM: i32 = 1;
+/// EPERM, EINTR, EIO, EAGAIN, EFAULT, EBUSY, EINVAL, ETXTBSY, EOPNOTSUPP: what a kernel that refuses
+/// for another reason would say. A set of several refusals must not be so wide that one of them fits.
+const ERRNOS: [i32; 9] = [1, 4, 5, 11, 14, 16, 22, 26, 95];
 
 fn of_oracles(seen: &Oracles) -> Vec<(&'static str, &'static str, Oracles)> {
     let mut all = Vec::new();
@@ -175,8 +231,11 @@ fn of_oracles(seen: &Oracles) -> Vec<(&'static str, &'static str, Oracles)> {
     });
     with("umount", "shows EBUSY", &|one| one.umount.iter_mut().for_each(|umount| umount.errno = 16));
     with("umount", "is dropped", &|one| one.umount.clear());
+    with("umount", "is half done", &|one| one.umount.truncate(1));
     with("fsck", "shows damage", &|one| one.fsck.iter_mut().for_each(|fsck| fsck.status = Some(4)));
     with("fsck", "is dropped", &|one| one.fsck.clear());
+    with("fsck", "is half done", &|one| one.fsck.truncate(1));
+    with("fsck", "has no status", &|one| one.fsck.iter_mut().for_each(|fsck| fsck.status = None));
     with("log", "shows a warning", &|one| {
         one.log.push(LogLine { at_us: 0, text: "WARNING: CPU: 0 PID: 1 at fs/x.c:1 altered+0x1/0x2".into() });
     });

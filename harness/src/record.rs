@@ -15,6 +15,8 @@ pub struct Record {
     pub format: u32,
     /// How playing ended.
     pub end: End,
+    /// `uname -r` of the kernel that was to be booted; empty when nobody knows.
+    pub release: String,
     /// What the guest said of itself; `None` when it never did.
     pub hello: Option<Hello>,
     /// From starting QEMU to the guest's hello, in milliseconds of the host.
@@ -76,6 +78,7 @@ impl Record {
         Self {
             format: 1,
             end,
+            release: String::new(),
             hello: None,
             hello_after_ms: None,
             config: Vec::new(),

@@ -306,7 +306,8 @@ async fn play(
     let path = folder.join("qemu.sh");
     fs::write(&path, script(machine)).with_context(|| format!("cannot write {}", path.display()))?;
     executable(&path)?;
-    Ok(case::play(case, machine, &built.manifest.requests, folder, wish, say).await)
+    let kernel = case::Expected { release: &built.manifest.release, requests: &built.manifest.requests };
+    Ok(case::play(case, machine, &kernel, folder, wish, say).await)
 }
 
 fn executable(path: &Path) -> Result<()> {

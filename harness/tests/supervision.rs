@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use holdfast::case::play;
+use holdfast::case::{Expected, play};
 use holdfast::machine::accel::{Accelerator, Kind};
 use holdfast::machine::{Broken, Machine, Vm, cancel_pair};
 use holdfast::plan::{PlannedCase, PlannedStep};
@@ -127,6 +127,7 @@ fn case() -> PlannedCase {
             wait_ms: 1,
             not_before_ms: None,
             not_after_ms: None,
+            after: None,
             proves: Vec::new(),
             twin: None,
             excluded: None,
@@ -143,6 +144,7 @@ fn runtime() -> tokio::runtime::Runtime {
 fn played(mode: &str, cancel_after: Option<Duration>) -> Record {
     let folder = tempfile::tempdir().unwrap();
     let (wish, cancel) = cancel_pair();
+    let kernel = Expected { release: "fake", requests: &[] };
     let record = runtime().block_on(async {
         if let Some(after) = cancel_after {
             tokio::spawn(async move {
@@ -150,7 +152,7 @@ fn played(mode: &str, cancel_after: Option<Duration>) -> Record {
                 let _ = wish.send(true);
             });
         }
-        play(&case(), &machine(folder.path(), mode, false), &[], folder.path(), cancel, &|_| {}).await
+        play(&case(), &machine(folder.path(), mode, false), &kernel, folder.path(), cancel, &|_| {}).await
     });
     nothing_is_left(folder.path());
     record

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 pub use oracles::OracleResult;
 pub use steps::{StepResult, StepStatus, scaled};
 
+use holdfast_protocol::Place;
+
 use crate::contract::{Contract, PINS_BALANCED};
 use crate::outcome::Kind;
 use crate::plan::{Plan, PlannedCase};
@@ -98,7 +100,7 @@ pub fn judge(case: &PlannedCase, contract: &Contract, record: &Record) -> CaseRe
         },
         _ => verdict,
     };
-    let clauses = clauses(case, contract, &steps, &oracles, green && verdict.kind == Kind::Pass);
+    let clauses = clauses(case, contract, &steps, &oracles, &verdict);
     CaseResult {
         id: case.id.clone(),
         kernel: case.kernel.clone(),
@@ -161,7 +163,8 @@ fn verdict(
     match &record.end {
         End::Cancelled => return Verdict::because(Kind::NotRun, "the run was ended before"),
         End::NotTried { why } => return Verdict::because(Kind::NotRun, why.clone()),
-        End::Fault { why } => return Verdict::because(Kind::Infra, why.clone()),
+        // A fault of the host is none of the kernel's; but a splat before it is.
+        End::Fault { why } if undeclared.is_none() => return Verdict::because(Kind::Infra, why.clone()),
         _ => {}
     }
     if record.hello.is_none()
@@ -228,6 +231,14 @@ fn precondition(case: &PlannedCase, record: &Record) -> Option<String> {
         ));
     }
     let Some(hello) = &record.hello else { return Some("the guest never said hello".to_owned()) };
+    if hello.kernel != record.release {
+        return Some(format!("the guest runs {}, not {}", hello.kernel, record.release));
+    }
+    for place in [Place::Ext4, Place::Xfs, Place::Devdax] {
+        if !hello.pmem.iter().any(|pmem| pmem.place == place) {
+            return Some(format!("the guest has no {place:?}"));
+        }
+    }
     let pmem = hello.pmem.iter().map(|pmem| (format!("{:?}", pmem.place).to_lowercase(), &pmem.trouble));
     let trouble =
         pmem.chain([("rdma".to_owned(), &hello.rdma.trouble)]).find(|(_, trouble)| !trouble.is_empty());
@@ -284,9 +295,14 @@ fn clauses(
     contract: &Contract,
     steps: &[StepResult],
     oracles: &[OracleResult],
-    passed: bool,
+    verdict: &Verdict,
 ) -> BTreeMap<String, bool> {
     let mut clauses = BTreeMap::new();
+    // Where there is no verdict nothing is broken either.
+    if matches!(verdict.kind, Kind::Inconclusive | Kind::NotRun | Kind::NotApplicable | Kind::Infra) {
+        return clauses;
+    }
+    let passed = verdict.kind == Kind::Pass;
     for (planned, step) in case.steps.iter().zip(steps) {
         for clause in &planned.proves {
             match step.status {

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use holdfast_protocol::Oracles;
+use holdfast_protocol::{Oracles, Place};
 use serde::{Deserialize, Serialize};
 
 use crate::scenario::errno_name;
@@ -23,6 +23,12 @@ pub struct OracleResult {
     pub got: String,
     /// It belongs to the clause `pins-balanced`.
     pub balance: bool,
+}
+
+/// The file systems that an oracle says nothing of.
+fn unseen(seen: impl Iterator<Item = Place>) -> impl Iterator<Item = Place> {
+    let seen: Vec<Place> = seen.collect();
+    [Place::Ext4, Place::Xfs].into_iter().filter(move |place| !seen.contains(place))
 }
 
 /// In the order in which one trouble causes another: a stuck task holds a
@@ -58,7 +64,8 @@ pub(super) fn judge(seen: &Oracles) -> Vec<OracleResult> {
         .filter(|one| one.errno != 0)
         .map(|one| format!("{:?}: {}", one.on, errno_name(one.errno)))
         .collect();
-    let umount = if seen.umount.is_empty() { vec!["no umount was tried".to_owned()] } else { umount };
+    let mut umount = umount;
+    umount.extend(unseen(seen.umount.iter().map(|one| one.on)).map(|on| format!("{on:?}: not tried")));
     say("umount", false, "both file systems unmount", (!umount.is_empty()).then(|| umount.join("; ")));
     let fsck: Vec<String> = seen
         .fsck
@@ -69,7 +76,8 @@ pub(super) fn judge(seen: &Oracles) -> Vec<OracleResult> {
             format!("{} on {:?}: {status}: {}", one.command, one.on, one.output.trim())
         })
         .collect();
-    let fsck = if seen.fsck.is_empty() { vec!["no checker ran".to_owned()] } else { fsck };
+    let mut fsck = fsck;
+    fsck.extend(unseen(seen.fsck.iter().map(|one| one.on)).map(|on| format!("{on:?}: no checker ran")));
     say("fsck", false, "both file systems check clean", (!fsck.is_empty()).then(|| fsck.join("; ")));
     results
 }

@@ -70,7 +70,7 @@ fn one(step: &PlannedStep, record: &Record) -> StepResult {
     let (status, got) = match (&step.excluded, fact) {
         (Some(why), _) => (StepStatus::NotApplicable, why.clone()),
         (None, None) => (StepStatus::NotRun, "never reached".to_owned()),
-        (None, Some(fact)) => compare(step, fact, record.pace),
+        (None, Some(fact)) => compare(step, fact, record),
     };
     StepResult {
         id: step.id.clone(),
@@ -92,13 +92,17 @@ fn expected(step: &PlannedStep, pace: f64) -> String {
     if let Some(bound) = step.not_before_ms {
         text += &format!(", not before {} ms", scaled(bound, pace));
     }
+    if let Some(after) = &step.after {
+        text += &format!(", not before {after}");
+    }
     if let Some(bound) = step.not_after_ms {
         text += &format!(", within {} ms", scaled(bound, pace));
     }
     text
 }
 
-fn compare(step: &PlannedStep, fact: &Fact, pace: f64) -> (StepStatus, String) {
+fn compare(step: &PlannedStep, fact: &Fact, record: &Record) -> (StepStatus, String) {
+    let pace = record.pace;
     let got = describe(&fact.outcome);
     if matches!(fact.outcome, Outcome::NotIssued { .. }) {
         return (StepStatus::NotRun, got);
@@ -117,6 +121,9 @@ fn compare(step: &PlannedStep, fact: &Fact, pace: f64) -> (StepStatus, String) {
         _ => false,
     };
     let early = step.not_before_ms.is_some_and(|bound| fact.took_ms < scaled(bound, pace));
+    // What lets the call return must have been done before it returned.
+    let cause = step.after.as_ref().map(|id| record.facts.get(id).map_or(u64::MAX, |cause| cause.at_ms));
+    let early = early || cause.is_some_and(|cause_ms| fact.at_ms.saturating_add(fact.took_ms) < cause_ms);
     let late = late || step.not_after_ms.is_some_and(|bound| fact.took_ms > scaled(bound, pace));
     if admitted && !early && !late {
         (StepStatus::AsExpected, got)

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use holdfast_protocol::{
-    Fact, FileFact, FsckFact, Hello, LogLine, Oracles, Outcome, PinCounts, Place, PmemFact, RdmaFact,
-    StuckTask, UmountFact,
+    ConfigMismatch, Fact, FileFact, FsckFact, Hello, LogLine, Oracles, Outcome, PinCounts, Place, PmemFact,
+    RdmaFact, StuckTask, UmountFact,
 };
 
 use super::*;
@@ -47,7 +47,7 @@ steps:
   - {id: cut, by: b, start: {truncate: {file: data, size_kib: 0}}}
   - {id: watch, still: cut, for_ms: 500, needs: [mr], proves: [blocks]}
   - {id: free, by: a, do: {dereg_mr: {mr: $mr}}}
-  - {id: done, await: cut, expect: ok, not_after_ms: 5000, proves: [blocks]}
+  - {id: done, await: cut, after: free, expect: ok, not_after_ms: 5000, proves: [blocks]}
 ";
 
 fn plan(kernels: &[&str], ends: &str) -> Plan {
@@ -73,6 +73,7 @@ fn blocked() -> Outcome {
 /// What a guest reports when all goes as the case says.
 fn good(case: &PlannedCase) -> Record {
     let mut record = Record::empty(End::Complete);
+    record.release = "6.12".into();
     record.hello = Some(Hello {
         protocol: 1,
         agent: String::new(),
@@ -80,12 +81,9 @@ fn good(case: &PlannedCase) -> Record {
         build: String::new(),
         started_ms: 1,
         ready_ms: 2,
-        pmem: vec![PmemFact {
-            place: Place::Ext4,
-            device: "d".into(),
-            mount: "m".into(),
-            trouble: String::new(),
-        }],
+        pmem: [Place::Ext4, Place::Xfs, Place::Devdax]
+            .map(|place| PmemFact { place, device: "d".into(), mount: "m".into(), trouble: String::new() })
+            .into(),
         rdma: RdmaFact { device: "rxe0".into(), active: true, gid_index: Some(1), trouble: String::new() },
         cpus: 1,
     });
@@ -94,25 +92,27 @@ fn good(case: &PlannedCase) -> Record {
             FileFact { name: name.clone(), on: Place::Ext4, statx_dax: true, map_sync: true, filled: true };
         record.files.push(file);
     }
-    for step in case.steps.iter().filter(|step| step.excluded.is_none()) {
+    for (nr, step) in case.steps.iter().enumerate().filter(|(_, step)| step.excluded.is_none()) {
+        // A collected operation was issued by the step that is collected.
+        let collects = matches!(step.id.as_str(), "watch" | "done");
+        let cut = case.steps.iter().position(|one| one.id == "cut").filter(|_| collects);
+        let issued = cut.unwrap_or(nr);
+        let at_ms = 10 * issued as u64;
         let outcome = match step.id.as_str() {
             "watch" => blocked(),
             "mr" if case.contract == "mainline" => Outcome::Errno(95),
             _ => Outcome::Returned(0),
         };
-        let fact = Fact { step: step.id.clone(), actor: "a".into(), outcome, at_ms: 10, took_ms: 600 };
+        let fact = Fact { step: step.id.clone(), actor: "a".into(), outcome, at_ms, took_ms: 600 };
         record.facts.insert(step.id.clone(), fact);
     }
     record.oracles = Some(Oracles {
         pins_before: PinCounts { acquired: 3, released: 3 },
         pins_after: PinCounts { acquired: 9, released: 9 },
-        umount: vec![UmountFact { on: Place::Ext4, errno: 0 }],
-        fsck: vec![FsckFact {
-            on: Place::Ext4,
-            command: "e2fsck".into(),
-            status: Some(0),
-            output: String::new(),
-        }],
+        umount: [Place::Ext4, Place::Xfs].map(|on| UmountFact { on, errno: 0 }).into(),
+        fsck: [Place::Ext4, Place::Xfs]
+            .map(|on| FsckFact { on, command: "fsck".into(), status: Some(0), output: String::new() })
+            .into(),
         log_mark_found: true,
         ..Oracles::default()
     });
@@ -162,7 +162,7 @@ fn what_a_contract_rules_out_is_known_before_anything_boots() {
 #[test]
 fn each_thing_that_goes_wrong_has_its_own_verdict() {
     type Change = fn(&mut Record);
-    let table: [(&str, Kind, Option<&str>, Change); 20] = [
+    let table: [(&str, Kind, Option<&str>, Change); 33] = [
         ("the pin is refused", Kind::Fail, Some("mr"), |r| {
             r.facts.get_mut("mr").unwrap().outcome = Outcome::Errno(95)
         }),
@@ -201,6 +201,32 @@ fn each_thing_that_goes_wrong_has_its_own_verdict() {
         ("QEMU ends", Kind::Lost, Some("free"), |r| {
             r.end = End::QemuEnded { how: "signal: 9".into(), during: "free".into() };
         }),
+        ("statx says no DAX", Kind::Inconclusive, None, |r| r.files[0].statx_dax = false),
+        ("an option is missing", Kind::Inconclusive, None, |r| {
+            r.config.push(ConfigMismatch { option: "X".into(), want: "y".into(), got: "n".into() });
+        }),
+        ("it is another kernel", Kind::Inconclusive, None, |r| r.release = "4.4".into()),
+        ("pmem is not ready", Kind::Inconclusive, None, |r| {
+            r.hello.as_mut().unwrap().pmem[1].trouble = "no".into();
+        }),
+        ("pmem is not there", Kind::Inconclusive, None, |r| {
+            r.hello.as_mut().unwrap().pmem.pop();
+        }),
+        ("nobody asked the oracles", Kind::Inconclusive, None, |r| r.oracles = None),
+        ("a lease is left", Kind::Fail, Some("oracle/leases"), |r| oracles(r).leases_left.push("LEASE".into())),
+        ("only one file system unmounts", Kind::Fail, Some("oracle/umount"), |r| {
+            oracles(r).umount.pop();
+        }),
+        ("fsck was killed", Kind::Fail, Some("oracle/fsck"), |r| oracles(r).fsck[1].status = None),
+        ("it returns before the pin goes", Kind::Fail, Some("done"), |r| {
+            r.facts.get_mut("free").unwrap().at_ms = 651;
+        }),
+        ("the host fails", Kind::Infra, None, |r| r.end = End::Fault { why: "no room".into() }),
+        ("the kernel panics and the host fails after", Kind::KernelBug, None, |r| {
+            r.end = End::Fault { why: "broken pipe".into() };
+            r.console = vec![Splat { title: "Kernel panic - not syncing: x".into(), line: String::new() }];
+        }),
+        ("it was not tried", Kind::NotRun, None, |r| r.end = End::NotTried { why: "no".into() }),
         ("it does not boot", Kind::Inconclusive, None, |r| {
             r.hello = None;
             r.end = End::QemuEnded { how: "exit status: 0".into(), during: "boot".into() };
@@ -243,6 +269,52 @@ fn a_refusal_counts_only_next_to_its_twin() {
     assert_eq!(result.verdict.kind, Kind::Fail);
     assert_eq!(result.steps.iter().find(|step| step.id == "mr").unwrap().status, StepStatus::NotRun);
     assert!(!result.clauses.contains_key("longterm-refused"));
+}
+
+#[test]
+fn nothing_is_broken_where_there_is_no_verdict() {
+    let result = after("unguarded", |record| {
+        record.files[0].map_sync = false;
+        record.facts.get_mut("watch").unwrap().outcome = Outcome::Returned(0);
+    });
+    assert_eq!(result.verdict.kind, Kind::Inconclusive);
+    assert!(result.clauses.is_empty(), "{:?}", result.clauses);
+    let red =
+        after("unguarded", |record| record.facts.get_mut("watch").unwrap().outcome = Outcome::Returned(0));
+    assert_eq!(red.clauses.get("blocks"), Some(&false));
+    let elsewhere =
+        after("unguarded", |record| record.facts.get_mut("map").unwrap().outcome = Outcome::Errno(1));
+    assert!(!elsewhere.clauses.contains_key("blocks"), "a red case proves nothing");
+}
+
+#[test]
+fn a_kernel_without_a_control_has_no_green_row() {
+    let mut plan = plan(&["mainline"], "");
+    plan.cases.remove(0);
+    let records: Vec<Record> = plan.cases.iter().map(good).collect();
+    assert_eq!(judge_all(&plan, &records)[0].verdict.kind, Kind::Inconclusive);
+}
+
+#[test]
+fn a_declared_bug_must_have_its_title() {
+    let plan = plan(&["unguarded"], "ends: {verdict: kernel-bug, title: WARNING in f}\n");
+    let case = &plan.cases[1];
+    let with = |title: &str| {
+        let mut record = good(case);
+        record.console = vec![Splat { title: title.into(), line: String::new() }];
+        judge(case, &plan.contracts["unguarded"], &record).green
+    };
+    assert!(with("WARNING in f"));
+    assert!(!with("WARNING in g"));
+}
+
+#[test]
+fn a_case_without_an_applicable_step_shows_nothing() {
+    let plan = plan(&["unguarded"], "");
+    let mut case = plan.cases[1].clone();
+    case.steps.retain(|step| step.id == "cut");
+    let record = good(&case);
+    assert_eq!(judge(&case, &plan.contracts["unguarded"], &record).verdict.kind, Kind::Inconclusive);
 }
 
 #[test]

@@ -151,7 +151,9 @@ impl Vm {
     /// # Errors
     /// See [`Broken`].
     pub async fn exchange(&mut self, order: &Order, deadline: Duration) -> Result<Reply, Broken> {
-        self.send(order).await.map_err(Broken::Fault)?;
+        if let Err(error) = self.send(order).await {
+            return Err(self.ended_or(error).await);
+        }
         self.reply(deadline).await
     }
 
@@ -168,15 +170,19 @@ impl Vm {
             self.agent.as_mut().ok_or_else(|| Broken::Fault(anyhow::anyhow!("the agent is not connected")))?;
         let received = race(&mut self.child, &mut self.cancel, deadline, receive(agent)).await;
         let reply = match received {
-            // The port closes when QEMU ends; how it ended says more than that.
-            Err(Broken::Fault(error)) => match timeout(STOP_PATIENCE, self.child.wait()).await {
-                Ok(Ok(status)) => return Err(Broken::Ended(in_words(status))),
-                _ => return Err(Broken::Fault(error)),
-            },
+            Err(Broken::Fault(error)) => return Err(self.ended_or(error).await),
             other => other?,
         };
         self.note("reply", &reply).map_err(Broken::Fault)?;
         Ok(reply)
+    }
+
+    /// The port closes when QEMU ends; how it ended says more than that.
+    async fn ended_or(&mut self, error: anyhow::Error) -> Broken {
+        match timeout(STOP_PATIENCE, self.child.wait()).await {
+            Ok(Ok(status)) => Broken::Ended(in_words(status)),
+            _ => Broken::Fault(error),
+        }
     }
 
     fn note<T: serde::Serialize>(&mut self, what: &str, message: &T) -> Result<()> {

@@ -15,7 +15,7 @@ use crate::judge::CaseResult;
 use crate::kernel::Manifest;
 use crate::machine::accel::Accelerator;
 use crate::outcome::Exit;
-use crate::plan::{Plan, PlannedKernel};
+use crate::plan::{Plan, PlannedCase, PlannedKernel};
 use crate::record::Record;
 use crate::run::Settings;
 
@@ -84,6 +84,8 @@ pub struct KernelUsed {
 pub enum ClauseState {
     /// Proved at least once, broken never.
     Holds,
+    /// Proved at least once, but another case that was to prove it has no verdict.
+    Partly,
     /// Broken at least once.
     Broken,
     /// No step that proves it passed.
@@ -169,15 +171,21 @@ impl Results {
 
 fn clauses(plan: &Plan, kernel: &PlannedKernel, cases: &[CaseResult]) -> BTreeMap<String, ClauseState> {
     let said = |clause: &String| {
-        let mut state = ClauseState::NotExercised;
-        for case in cases.iter().filter(|case| case.kernel == kernel.name) {
-            match case.clauses.get(clause) {
-                Some(false) => return ClauseState::Broken,
-                Some(true) => state = ClauseState::Holds,
-                None => {}
-            }
+        let here = || plan.cases.iter().zip(cases).filter(|(planned, _)| planned.kernel == kernel.name);
+        if here().any(|(_, case)| case.clauses.get(clause) == Some(&false)) {
+            return ClauseState::Broken;
         }
-        state
+        let proved = here().any(|(_, case)| case.clauses.get(clause) == Some(&true));
+        let was_to_prove = |planned: &PlannedCase| {
+            planned.steps.iter().any(|step| step.excluded.is_none() && step.proves.contains(clause))
+        };
+        let missing =
+            here().any(|(planned, case)| was_to_prove(planned) && case.clauses.get(clause) != Some(&true));
+        match (proved, missing) {
+            (true, false) => ClauseState::Holds,
+            (true, true) => ClauseState::Partly,
+            (false, _) => ClauseState::NotExercised,
+        }
     };
     plan.contracts[&kernel.contract].clauses.keys().map(|clause| (clause.clone(), said(clause))).collect()
 }

@@ -118,6 +118,7 @@ fn clauses(results: &Results, kernels: &[&str]) -> Table {
         let cells = kernels.iter().map(|kernel| {
             let (style, word) = match results.clauses.get(*kernel).and_then(|clauses| clauses.get(clause)) {
                 Some(ClauseState::Holds) => (GREEN, "holds"),
+                Some(ClauseState::Partly) => (YELLOW, "partly"),
                 Some(ClauseState::Broken) => (RED, "BROKEN"),
                 Some(ClauseState::NotExercised) => (YELLOW, "not exercised"),
                 None => (DIM, "-"),
@@ -162,6 +163,10 @@ fn red(text: &mut String, case: &CaseResult, more: usize, folder: &Path) {
         .collect();
     if !others.is_empty() {
         say("also", &others.join("\n"));
+    }
+    // What was never begun left nothing to look at.
+    if matches!(verdict.kind, Kind::Infra | Kind::NotRun) {
+        return;
     }
     say("evidence", &case_folder(folder, &case.kernel, &case.id).display().to_string());
 }

@@ -12,7 +12,7 @@ use super::expect::Expect;
 use super::form::{Form, StepForm};
 use super::names::{is_signal, signals};
 use super::uses::{Thing, name, uses};
-use super::{Action, DEFAULT_STILL_MS, ELSE, Scenario, Step, matrix};
+use super::{Action, DEFAULT_STILL_MS, ELSE, SHORTEST_PROOF_MS, Scenario, Step, matrix};
 use crate::contract::Contracts;
 use crate::outcome::Kind;
 use crate::path;
@@ -289,10 +289,24 @@ impl<'a> Checker<'a> {
         if !step.proves.is_empty() && !expects {
             return Err(self.fault(nr, &path!["proves"], "it proves something without expecting anything"));
         }
-        for needed in &step.needs {
+        if !step.proves.is_empty() && !step.all_expectations().all(Expect::is_definite) {
+            let message = "it proves something with an expectation that leaves open what must come back";
+            return Err(self.fault(nr, &path!["proves"], message));
+        }
+        let watch_ms = if step.still.is_some() { step.for_ms } else { step.within_ms };
+        let watches = step.still.is_some() || step.all_expectations().any(Expect::may_block);
+        if !step.proves.is_empty() && watches && watch_ms.is_some_and(|ms| ms < SHORTEST_PROOF_MS) {
+            let message = format!("a watch that proves something lasts at least {SHORTEST_PROOF_MS} ms");
+            return Err(self.fault(nr, &[], &message));
+        }
+        if step.after.is_some() && step.collect.is_none() {
+            return Err(self.fault(nr, &path!["after"], "`after` goes with `await`"));
+        }
+        for needed in step.needs.iter().chain(&step.after) {
             if !self.done.contains_key(needed) || *needed == id_of(nr, step) {
                 let message = unknown_word("step", needed, self.done.keys().map(String::as_str));
-                return Err(self.word_fault(nr, &path!["needs"], Some(needed), &message));
+                let field = if step.after.as_ref() == Some(needed) { "after" } else { "needs" };
+                return Err(self.word_fault(nr, &path![field], Some(needed), &message));
             }
         }
         Ok(())
@@ -300,7 +314,7 @@ impl<'a> Checker<'a> {
 
     /// A refusal is proved only next to the same call that succeeds.
     fn twin(&self, nr: usize, step: &StepForm) -> Result<()> {
-        let refuses = step.all_expectations().any(Expect::is_refusal);
+        let refuses = step.all_expectations().any(Expect::may_refuse);
         let Some(twin) = &step.twin else {
             return match refuses && !step.proves.is_empty() {
                 true => Err(self.fault(
@@ -381,6 +395,7 @@ fn step_meaning(nr: usize, step: StepForm) -> Step {
         within_ms: step.within_ms,
         not_before_ms: step.not_before_ms,
         not_after_ms: step.not_after_ms,
+        after: step.after,
         proves: step.proves,
         twin: step.twin,
         needs: step.needs,

@@ -45,15 +45,23 @@ impl Expect {
         self.0.iter().any(|one| one.admits(outcome))
     }
 
-    /// True if only errors are in the set: a refusal, which needs a twin, and whose result no later
-    /// step can use. EINTR is no refusal but an interrupted wait.
+    /// True if only errors are in the set: a refusal, whose result no later step can use.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        self.0.iter().all(|one| match one {
-            One::Errno(number) => errno_name(*number) != "EINTR",
-            One::Status(_) => true,
-            _ => false,
-        })
+        self.0.iter().all(|one| one.kind() == Sort::Refusal)
+    }
+
+    /// True if a refusal is in the set: it needs a twin.
+    #[must_use]
+    pub fn may_refuse(&self) -> bool {
+        self.0.iter().any(|one| one.kind() == Sort::Refusal)
+    }
+
+    /// True if the set says one thing: all its members succeed, or refuse, or block, and so on. A
+    /// step that proves something with `one of: ok, EPERM` proves nothing.
+    #[must_use]
+    pub fn is_definite(&self) -> bool {
+        self.0.windows(2).all(|pair| pair[0].kind() == pair[1].kind())
     }
 
     /// True if the operation may still be under way afterwards.
@@ -69,7 +77,30 @@ impl Expect {
     }
 }
 
+/// What sort of thing an outcome is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    Success,
+    Refusal,
+    /// EINTR is no refusal but an interrupted wait.
+    Interrupted,
+    Difference,
+    Blocked,
+    Ended,
+}
+
 impl One {
+    fn kind(&self) -> Sort {
+        match self {
+            Self::Ok(_) => Sort::Success,
+            Self::Errno(number) if errno_name(*number) == "EINTR" => Sort::Interrupted,
+            Self::Errno(_) | Self::Status(_) => Sort::Refusal,
+            Self::Differs => Sort::Difference,
+            Self::Blocks => Sort::Blocked,
+            Self::Killed(_) | Self::Exited(_) => Sort::Ended,
+        }
+    }
+
     fn admits(&self, outcome: &Outcome) -> bool {
         match (self, outcome) {
             (Self::Ok(None), Outcome::Returned(_)) => true,
@@ -283,6 +314,11 @@ mod tests {
         assert!(expect("EOPNOTSUPP").is_refusal() && expect("REM_ACCESS_ERR").is_refusal());
         for text in ["EINTR", "ok", "blocks", "one of: ok, EPERM"] {
             assert!(!expect(text).is_refusal(), "{text}");
+        }
+        assert!(expect("one of: ok, EPERM").may_refuse() && expect("one of: EPERM, EINTR").may_refuse());
+        assert!(expect("one of: EPERM, EACCES").is_definite() && expect("ok").is_definite());
+        for text in ["one of: ok, EPERM", "one of: EPERM, EINTR", "one of: ok, blocks"] {
+            assert!(!expect(text).is_definite(), "{text}");
         }
     }
 

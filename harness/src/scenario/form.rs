@@ -65,6 +65,8 @@ pub(super) struct StepForm {
     #[serde(default)]
     pub(super) not_after_ms: Option<u64>,
     #[serde(default)]
+    pub(super) after: Option<String>,
+    #[serde(default)]
     pub(super) proves: Vec<String>,
     #[serde(default)]
     pub(super) twin: Option<String>,

@@ -68,6 +68,8 @@ pub struct Step {
     pub not_before_ms: Option<u64>,
     /// It must have come back by then, in unscaled milliseconds since it was issued.
     pub not_after_ms: Option<u64>,
+    /// The awaited operation must not have returned before this step was issued.
+    pub after: Option<String>,
     /// Clauses of its contracts that this step proves.
     pub proves: Vec<String>,
     /// The step that shows that the same call succeeds where the clause's condition does not hold.
@@ -132,6 +134,9 @@ impl Step {
 
 /// Stands for every contract that is not named.
 pub const ELSE: &str = "else";
+
+/// A watch that is to prove that something blocks lasts at least this long, in unscaled milliseconds.
+pub const SHORTEST_PROOF_MS: u64 = 250;
 
 /// Default of `still: ID` without `for_ms`, in unscaled milliseconds: long against any truncate of
 /// a few MiB (under 50 ms in an emulated guest).

@@ -24,7 +24,7 @@ steps:
   - {id: twin, by: owner, do: {reg_mr: {map: $memory, access: []}}, expect: ok}
   - {id: mr, by: owner, do: {reg_mr: {map: $map, access: []}}, expect_by: {mainline: EOPNOTSUPP, else: ok}, proves: [longterm-refused], twin: twin}
   - {id: cut, by: other, start: {truncate: {file: data, size_kib: 0}}}
-  - {still: cut, for_ms: 10, needs: [mr], proves: [blocks]}
+  - {still: cut, for_ms: 1000, needs: [mr], proves: [blocks]}
   - {await: cut, expect: ok}
 ";
 
@@ -85,7 +85,7 @@ fn a_typo_is_answered_with_place_and_nearest_word() {
             "s.yaml:12:118: steps[4].proves: unknown clause `longterm-refuse`; did you mean `longterm-refused`?",
         ),
         ("await: cut", "await: cat", "s.yaml:15:13: steps[7].await: unknown step `cat`; did you mean `cut`?"),
-        ("needs: [mr]", "needs: [rm]", "s.yaml:14:38: steps[6].needs: unknown step `rm`"),
+        ("needs: [mr]", "needs: [rm]", "s.yaml:14:40: steps[6].needs: unknown step `rm`"),
         (
             "{file: data, flags",
             "{file: dato, flags",
@@ -111,7 +111,7 @@ fn what_means_nothing_is_refused() {
         ("twin: twin}", "twin: fd}", Some("a twin is another step of the same actor with the same operation")),
         ("  - {await: cut, expect: ok}\n", "", Some("started and never awaited")),
         ("proves: [longterm-refused], ", "", None),
-        ("{still: cut, for_ms: 10, needs: [mr], proves: [blocks]}", "{await: cut}", Some("awaited already")),
+        ("{still: cut, for_ms: 1000, needs: [mr], proves: [blocks]}", "{await: cut}", Some("awaited already")),
         ("{still: cut,", "{still: fd,", Some("neither started nor expected to block")),
         ("id: map, by: owner", "id: map, by: other", Some("`$fd` belongs to `owner`, not to `other`")),
         ("map: $map", "map: $fd", Some("`$fd` must be a mapping, and step `fd` results in a descriptor")),
@@ -135,6 +135,21 @@ fn what_means_nothing_is_refused() {
         ),
         ("by: other, start", "start", Some("`by` is missing")),
         ("[mainline, unguarded]", "[]", Some("name at least one contract")),
+        (
+            "{mainline: EOPNOTSUPP, else: ok}",
+            "{mainline: \"one of: ok, EPERM\", else: ok}",
+            Some("leaves open what must come back"),
+        ),
+        (
+            "{mainline: EOPNOTSUPP, else: ok}",
+            "{mainline: \"one of: EPERM, EINTR\", else: ok}",
+            Some("leaves open what must come back"),
+        ),
+        ("for_ms: 1000", "for_ms: 249", Some("at least 250 ms")),
+        ("for_ms: 1000", "for_ms: 0", Some("at least 250 ms")),
+        ("{await: cut, expect: ok}", "{await: cut, expect: ok, after: nosuch}", Some("unknown step `nosuch`")),
+        ("{await: cut, expect: ok}", "{await: cut, expect: ok, after: mr}", None),
+        ("id: fd, by", "id: fd, after: fd, by", Some("`after` goes with `await`")),
         ("{await: cut, expect: ok}", "{await: cut, proves: [blocks]}", Some("without expecting anything")),
     ];
     for (from, to, want) in table {
