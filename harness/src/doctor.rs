@@ -148,7 +148,11 @@ pub fn provide(install: bool, progress: &Progress) -> Result<()> {
         .stdout(std::io::stderr())
         .status()
         .context("cannot run sh")?;
-    anyhow::ensure!(status.success(), "{}: {status}", install_command(&packages));
+    anyhow::ensure!(
+        status.success(),
+        "the packages could not be installed ({status}; what apt-get said is above): {}",
+        install_command(&packages)
+    );
     let left = self::missing();
     anyhow::ensure!(
         left.is_empty(),
