@@ -5,14 +5,18 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use holdfast_protocol::Reply;
 use serde::Serialize;
 
 use crate::home::Home;
-use crate::machine::{Machine, QEMU, Vm, cancel_pair};
+use crate::machine::{Broken, Machine, QEMU, Vm};
+use crate::outcome::Interrupted;
 use crate::progress::Progress;
+use crate::run::Interrupt;
 use crate::scratch::Scratch;
 
 /// Times of both boots, in milliseconds, in the order they were measured.
@@ -52,15 +56,19 @@ pub fn boots(
     name: &str,
     rounds: u32,
     progress: &Progress,
+    interrupt: &Interrupt,
 ) -> Result<Boots> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bar = progress.bar("boots", Some(u64::from(rounds) * 2));
     let mut floor_ms = Vec::new();
     let mut hello_ms = Vec::new();
     for _ in 0..rounds {
+        if interrupt.flag().load(Ordering::Relaxed) {
+            return Err(Interrupted.into());
+        }
         floor_ms.push(floor(machine, floor_image)?);
         bar.step("floor");
-        hello_ms.push(runtime.block_on(hello(home, machine))?);
+        hello_ms.push(runtime.block_on(hello(home, machine, interrupt))?);
         bar.step("hello");
     }
     bar.finish("");
@@ -98,16 +106,24 @@ fn floor(machine: &Machine, image: &Path) -> Result<u64> {
     Ok(millis(begun.elapsed()))
 }
 
-async fn hello(home: &Home, machine: &Machine) -> Result<u64> {
+async fn hello(home: &Home, machine: &Machine, interrupt: &Interrupt) -> Result<u64> {
     let folder = Scratch::new(&home.cache, "bench")?;
-    let (_sender, wish) = cancel_pair();
-    let mut vm = Vm::spawn(machine, folder.path(), wish)?;
+    let mut vm = Vm::spawn(machine, folder.path(), interrupt.wish())?;
     let said = vm.hello(DEADLINE).await;
     let after = millis(vm.age());
     vm.stop().await;
     let console = || fs::read_to_string(folder.path().join(crate::machine::CONSOLE)).unwrap_or_default();
     match said {
-        Ok(_) => Ok(after),
+        Ok(Reply::Hello(hello)) => {
+            // A guest that gave something up early is not a fast one.
+            let mut trouble = hello.pmem.iter().map(|pmem| &pmem.trouble).chain([&hello.rdma.trouble]);
+            match trouble.find(|trouble| !trouble.is_empty()) {
+                None => Ok(after),
+                Some(trouble) => anyhow::bail!("the guest is not ready: {trouble}"),
+            }
+        }
+        Ok(other) => anyhow::bail!("the guest said something else than hello: {other:?}"),
+        Err(Broken::Cancelled) => Err(Interrupted.into()),
         Err(broken) => anyhow::bail!("the guest did not say hello: {broken:?}\n{}", console()),
     }
 }

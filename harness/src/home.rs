@@ -35,6 +35,12 @@ impl Home {
             Some(path) => std::path::absolute(path).context("cannot tell the working directory")?,
             None => xdg("XDG_CACHE_HOME", ".cache")?.join("holdfast"),
         };
+        let text = cache.to_string_lossy();
+        if text.contains(|c: char| c.is_whitespace() || c == ':') {
+            return Err(bad_input(format!(
+                "the cache folder `{text}` has a space or a colon in its path, which the kernel's makefiles cannot take; set HOLDFAST_CACHE to another"
+            )));
+        }
         // `cargo run` names the package's folder; an installed program has no such variable.
         let clone =
             env::var_os("CARGO_MANIFEST_DIR").and_then(|dir| Path::new(&dir).parent().map(Path::to_owned));

@@ -27,7 +27,7 @@ use crate::plan::{Plan, PlannedCase};
 use crate::progress::{Bar, Progress};
 use crate::record::{End, Record};
 use crate::report::{self, Circumstances, KernelUsed, Results};
-use crate::runs::{PLAN, RECORD, RESULTS, RunFolder, case_folder, drop_images};
+use crate::runs::{PLAN, RECORD, RESULTS, RunFolder, case_folder, remove_images};
 use crate::scratch;
 
 /// How a run is done, beyond its plan.
@@ -87,7 +87,7 @@ impl Interrupt {
                     if count > 1 {
                         std::process::exit(i32::from(Exit::Interrupted.code()));
                     }
-                    anstream::eprintln!("ending; what was judged is kept (again to end at once)");
+                    anstream::eprintln!("ending in good order (again to end at once)");
                     heard.store(true, Ordering::Relaxed);
                     let _ = sender.send(true);
                 }
@@ -121,8 +121,30 @@ pub fn run(
     progress: &Progress,
     interrupt: &Interrupt,
 ) -> Result<(Results, std::path::PathBuf)> {
-    let begun = Instant::now();
     let folder = RunFolder::create(settings.results.as_deref().unwrap_or(&home.runs))?;
+    match in_folder(home, plan, requests, settings, progress, interrupt, &folder) {
+        Ok(results) => {
+            folder.publish()?;
+            Ok((results, folder.path.clone()))
+        }
+        // Nothing was played: a mistyped option must not push a real run out.
+        Err(error) => {
+            folder.discard();
+            Err(error)
+        }
+    }
+}
+
+fn in_folder(
+    home: &Home,
+    plan: &Plan,
+    requests: &Requests,
+    settings: &Settings,
+    progress: &Progress,
+    interrupt: &Interrupt,
+    folder: &RunFolder,
+) -> Result<Results> {
+    let begun = Instant::now();
     store(&folder.path.join(PLAN), plan)?;
     let accelerator = accel::choose(&home.cache, settings.accelerator)?;
     if !accelerator.why.is_empty() {
@@ -132,13 +154,8 @@ pub fn run(
     scratch::check_space(&folder.path, room_mib, "running cases")?;
     let (machines, used) = machines(home, plan, requests, &accelerator, settings, progress, interrupt)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let records = runtime.block_on(play_all(plan, &machines, &folder, settings, progress, interrupt));
+    let records = runtime.block_on(play_all(plan, &machines, folder, settings, progress, interrupt));
     let cases = judge::judge_all(plan, &records);
-    for case in &cases {
-        if case.green && !settings.keep {
-            drop_images(&case_folder(&folder.path, &case.kernel, &case.id));
-        }
-    }
     let interrupted = interrupt.flag().load(Ordering::Relaxed);
     let results = report::results(
         plan,
@@ -154,7 +171,7 @@ pub fn run(
         },
     );
     store(&folder.path.join(RESULTS), &results)?;
-    Ok((results, folder.path.clone()))
+    Ok(results)
 }
 
 /// One machine, ready to be booted by hand.
@@ -168,10 +185,10 @@ pub fn machine_of(
     progress: &Progress,
     interrupt: &Interrupt,
 ) -> Result<Machine> {
-    let options = kernel::Options { offline: settings.offline, jobs: None };
+    let options = kernel::Options { offline: settings.offline, jobs: Some(settings.jobs) };
     let accelerator = accel::choose(&home.cache, settings.accelerator)?;
     let built = kernel::ensure(home, request, &options, progress, interrupt.flag())?;
-    Ok(machine(&built, &image::ensure(home, image::DEFAULT, settings.offline)?, &accelerator, settings))
+    Ok(machine(&built, &image_of(home, settings, interrupt)?, &accelerator, settings))
 }
 
 /// Builds what the plan needs. A kernel that does not build has rows all the same.
@@ -184,7 +201,7 @@ fn machines(
     progress: &Progress,
     interrupt: &Interrupt,
 ) -> Result<(Machines, Vec<KernelUsed>)> {
-    let options = kernel::Options { offline: settings.offline, jobs: None };
+    let options = kernel::Options { offline: settings.offline, jobs: Some(settings.jobs) };
     let mut image = None;
     let mut machines = BTreeMap::new();
     let mut used = Vec::new();
@@ -201,7 +218,7 @@ fn machines(
             Ok(built) => {
                 let image = match &image {
                     Some(image) => image,
-                    None => image.insert(image::ensure(home, image::DEFAULT, settings.offline)?),
+                    None => image.insert(image_of(home, settings, interrupt)?),
                 };
                 used.push(KernelUsed::new(planned, &built.manifest));
                 Ok((machine(&built, image, accelerator, settings), built))
@@ -210,6 +227,14 @@ fn machines(
         machines.insert(planned.name.clone(), machine);
     }
     Ok((machines, used))
+}
+
+/// Ctrl-C also reaches cargo, which builds the agent: its failure is not the cause then.
+fn image_of(home: &Home, settings: &Settings, interrupt: &Interrupt) -> Result<image::Image> {
+    match image::ensure(home, image::DEFAULT, settings.offline) {
+        Err(error) if interrupt.flag().load(Ordering::Relaxed) => Err(error.context(Interrupted)),
+        other => other,
+    }
 }
 
 fn machine(built: &Built, image: &image::Image, accelerator: &Accelerator, settings: &Settings) -> Machine {
@@ -249,6 +274,9 @@ async fn play_all(
         }
         let on = &machines[&case.kernel];
         let record = try_one(case, on, folder, interrupt, unbootable, bar).await;
+        if judge::judge(case, &plan.contracts[&case.contract], &record).green && !settings.keep {
+            remove_images(&case_folder(&folder.path, &case.kernel, &case.id));
+        }
         // What is not stored now would be lost with the run.
         let stored = folder.case(&case.kernel, &case.id).and_then(|path| store(&path.join(RECORD), &record));
         let record = match stored {

@@ -36,7 +36,7 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes a new run folder, named by the time, and points `latest` at it.
+    /// Makes a new run folder, named by the time.
     ///
     /// # Errors
     /// When the folder cannot be written.
@@ -48,12 +48,27 @@ impl RunFolder {
         fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         let lock = lock_file(&path)?;
         lock.try_lock().with_context(|| format!("cannot lock {}", path.display()))?;
-        let latest = runs.join(LATEST);
-        let _ = fs::remove_file(&latest);
-        if let Some(name) = path.file_name() {
-            symlink(name, &latest).with_context(|| format!("cannot make {}", latest.display()))?;
-        }
         Ok(Self { path, _lock: lock })
+    }
+
+    /// Points `latest` at this run: it has results.
+    ///
+    /// # Errors
+    /// When the link cannot be made.
+    pub fn publish(&self) -> Result<()> {
+        let latest = self.path.with_file_name(LATEST);
+        let fresh = self.path.join(LATEST);
+        let link = || -> std::io::Result<()> {
+            symlink(self.path.file_name().unwrap_or_default(), &fresh)?;
+            // Two runs that end at once: a rename replaces, and one of them is the latest.
+            fs::rename(&fresh, &latest)
+        };
+        link().with_context(|| format!("cannot make {}", latest.display()))
+    }
+
+    /// Takes the folder away again: nothing came of the run.
+    pub fn discard(self) {
+        let _ = fs::remove_dir_all(&self.path);
     }
 
     /// Folder of a case on a kernel; made if it is not there.
@@ -124,7 +139,9 @@ pub fn tidy(runs: &Path) -> usize {
     for run in all.iter().filter(|run| !run.join(RESULTS).exists() && is_dead(run)) {
         strip(run);
     }
-    let dead: Vec<&PathBuf> = all.iter().filter(|run| is_dead(run)).collect();
+    let mut dead: Vec<&PathBuf> = all.iter().filter(|run| is_dead(run)).collect();
+    // Runs without results go first, then the oldest.
+    dead.sort_by_key(|run| run.join(RESULTS).exists());
     let surplus = all.len().saturating_sub(KEPT);
     dead.into_iter().take(surplus).filter(|run| fs::remove_dir_all(run).is_ok()).count()
 }
@@ -149,22 +166,29 @@ fn lock_file(run: &Path) -> Result<File> {
     File::create(&path).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Sockets and pmem images of a run that died: nobody judges them any more.
+/// Sockets and pmem images of cases that a run's death cut short. A case with a record was played to
+/// its end and has only what it is to keep.
 fn strip(folder: &Path) {
+    if folder.join(RECORD).exists() {
+        return;
+    }
     let Ok(entries) = fs::read_dir(folder) else { return };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        let extension = path.extension().and_then(OsStr::to_str);
         if path.is_dir() && !path.is_symlink() {
             strip(&path);
-        } else if matches!(extension, Some("img" | "sock")) {
+        }
+    }
+    remove_images(folder);
+}
+
+/// Removes a case's pmem images, and the sockets of a machine that is no more.
+pub fn remove_images(case: &Path) {
+    let Ok(entries) = fs::read_dir(case) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        if matches!(path.extension().and_then(OsStr::to_str), Some("img" | "sock")) {
             let _ = fs::remove_file(&path);
         }
     }
-}
-
-/// Removes the pmem images of one case.
-pub fn drop_images(case: &Path) {
-    strip(case);
 }
 
 #[cfg(test)]
@@ -180,12 +204,18 @@ mod tests {
         fs::write(case.join("console.log"), "x").unwrap();
         tidy(runs.path());
         assert!(case.join("pmem-xfs.img").exists());
+        let judged = live.case("k", "judged").unwrap();
+        fs::write(judged.join("pmem-xfs.img"), "x").unwrap();
+        fs::write(judged.join(RECORD), "{}").unwrap();
+        assert!(find(runs.path(), LATEST).is_err(), "it has no results yet");
+        live.publish().unwrap();
         fs::write(live.path.join(PLAN), "{}").unwrap();
         assert_eq!(find(runs.path(), LATEST).unwrap(), live.path);
         drop(live);
         tidy(runs.path());
         assert!(!case.join("pmem-xfs.img").exists());
         assert!(case.join("console.log").exists());
+        assert!(judged.join("pmem-xfs.img").exists(), "a failure keeps its images");
     }
 
     #[test]
@@ -195,12 +225,20 @@ mod tests {
             let run = runs.path().join(format!("2026-{nr:03}"));
             fs::create_dir(&run).unwrap();
             drop(lock_file(&run).unwrap());
+            // One of them died.
+            if nr != 7 {
+                fs::write(run.join(RESULTS), "{}").unwrap();
+            }
         }
+        let held = File::open(runs.path().join("2026-000").join(LOCK)).unwrap();
+        held.try_lock().unwrap();
         assert_eq!(tidy(runs.path()), 3);
-        let left = list(runs.path());
+        let left: Vec<String> = list(runs.path()).iter().map(|run| file_name(run)).collect();
         assert_eq!(left.len(), KEPT);
-        assert_eq!(file_name(&left[0]), "2026-003");
-        assert!(find(runs.path(), "2026-00").is_err(), "an ambiguous name");
+        // The living one stays, the one without results went first, then the oldest.
+        assert_eq!(left[..3], ["2026-000", "2026-003", "2026-004"].map(String::from));
+        assert!(!left.contains(&"2026-007".to_owned()));
+        assert!(find(runs.path(), "2026-01").is_err(), "an ambiguous name");
         assert!(find(runs.path(), "2026-005").is_ok());
     }
 }

@@ -8,10 +8,13 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::outcome::Interrupted;
 use crate::progress::Progress;
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -125,7 +128,13 @@ pub fn lock(path: &Path) -> Result<File> {
 }
 
 /// Takes a lock, and says for what another process makes us wait.
-pub fn lock_and_say(cache: &Path, name: &str, what: &str, progress: &Progress) -> Result<File> {
+pub fn lock_and_say(
+    cache: &Path,
+    name: &str,
+    what: &str,
+    progress: &Progress,
+    cancel: &AtomicBool,
+) -> Result<File> {
     let path = lock_path(cache, name);
     let file = open_lock(&path)?;
     match file.try_lock() {
@@ -135,9 +144,20 @@ pub fn lock_and_say(cache: &Path, name: &str, what: &str, progress: &Progress) -
             return Err(error).with_context(|| format!("{} cannot be locked", path.display()));
         }
     }
-    file.lock().with_context(|| format!("{} cannot be locked", path.display()))?;
-    Ok(file)
+    while !cancel.load(Ordering::Relaxed) {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => thread::sleep(POLL),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("{} cannot be locked", path.display()));
+            }
+        }
+    }
+    Err(Interrupted.into())
 }
+
+/// How often a wait looks whether the user still wants it.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Takes a lock only if nobody holds it.
 pub fn try_lock(cache: &Path, name: &str) -> Option<File> {

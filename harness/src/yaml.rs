@@ -83,6 +83,9 @@ impl Document {
             let reason = text.split(" at line ").next().unwrap_or(&text);
             bad_input(format!("{}:{line}:{column}: {reason}", self.file))
         })?;
+        if value.is_null() {
+            return Err(bad_input(format!("{}:1:1: there is nothing in it", self.file)));
+        }
         serde_json::to_value(value)
             .map_err(|error| bad_input(format!("{}:1:1: keys must be plain words: {error}", self.file)))
     }

@@ -46,11 +46,11 @@ pub(crate) fn main(bench: &Bench, home: &Home) -> Result<Exit> {
     let interrupt = Interrupt::listen()?;
     let machine = machine_of(home, &Request::named(kernel), &how.settings(), &progress, &interrupt)?;
     let floor = image::ensure(home, image::FLOOR, how.offline)?;
-    let measured = boots(home, &machine, &floor.path, kernel, *rounds, &progress)?;
+    let measured = boots(home, &machine, &floor.path, kernel, *rounds, &progress, &interrupt)?;
     if *json {
-        println!("{}", serde_json::to_string_pretty(&measured)?);
+        outln!("{}", serde_json::to_string_pretty(&measured)?);
     } else {
-        anstream::println!("{measured}");
+        outln!("{measured}");
     }
     Ok(Exit::AsExpected)
 }

@@ -9,9 +9,11 @@ use holdfast::contract::Contracts;
 use holdfast::home::Home;
 use holdfast::kernel::{self, Request, TreeRequest};
 use holdfast::outcome::bad_input;
+use holdfast::path;
 use holdfast::plan::PlannedKernel;
 use holdfast::run::Requests;
 use holdfast::scenario::{self, CONTRACTS, Scenario};
+use holdfast::yaml::{Document, unknown_word};
 
 /// Which kernels.
 #[derive(Args, Clone, Debug, Default)]
@@ -65,8 +67,10 @@ impl Kernels {
         let mut by_name = Requests::new();
         for request in requests {
             let claimed = kernel::spec(home, &request.base)?.contract;
+            if contracts.get(&claimed).is_none() {
+                return Err(claims_nothing_known(home, &request.base, &claimed, contracts));
+            }
             let contract = self.contract.clone().unwrap_or(claimed);
-            contracts.find(&contract)?;
             let name = request.name();
             if by_name.insert(name.clone(), request).is_some() {
                 return Err(bad_input(format!("the kernel {name} was named twice")));
@@ -74,6 +78,15 @@ impl Kernels {
             planned.push(PlannedKernel { name, contract });
         }
         Ok((planned, by_name))
+    }
+}
+
+/// A kernel's description that claims a contract nobody knows, with its place.
+fn claims_nothing_known(home: &Home, kernel: &str, contract: &str, contracts: &Contracts) -> anyhow::Error {
+    let message = unknown_word("contract", contract, contracts.names());
+    match Document::read(&home.kernel_configs().join(kernel).join("kernel.yaml")) {
+        Ok(document) => document.fault(&path!["contract"], None, &message),
+        Err(error) => error.context(message),
     }
 }
 

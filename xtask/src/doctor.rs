@@ -24,11 +24,11 @@ pub(crate) fn main(doctor: &Doctor, home: &Home) -> Result<Exit> {
     let findings = examine(home);
     for finding in &findings {
         let mark = if finding.good { "ok  " } else { "MISS" };
-        anstream::println!("{mark} {:22} {}", finding.what, finding.found);
+        outln!("{mark} {:22} {}", finding.what, finding.found);
     }
     let missing = missing();
     if !missing.is_empty() {
-        anstream::println!("\nas root: {}", install_command(&packages(&missing)));
+        outln!("\nas root: {}", install_command(&packages(&missing)));
     }
     Ok(if findings.iter().all(|finding| finding.good) { Exit::AsExpected } else { Exit::BadInput })
 }

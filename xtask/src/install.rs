@@ -54,9 +54,9 @@ pub(crate) fn main(install: &Install, home: &Home) -> Result<Exit> {
     let program = folder.join(NAME);
     let bytes = fs::read(&own).with_context(|| format!("cannot read {}", own.display()))?;
     put(&program, &bytes)?;
-    anstream::println!("installed {} with its data in {}", program.display(), data.display());
+    outln!("installed {} with its data in {}", program.display(), data.display());
     if !doctor::on_path(&folder) {
-        anstream::println!("{} is not on your PATH", folder.display());
+        outln!("{} is not on your PATH", folder.display());
     }
     Ok(Exit::AsExpected)
 }

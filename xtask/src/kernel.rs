@@ -99,7 +99,7 @@ impl Which {
 fn list(home: &Home) -> Result<Exit> {
     let mut built = kernel::built(home);
     for spec in kernel::list(home)? {
-        anstream::println!("{:20} {} (claims {})", spec.name, spec.about, spec.contract);
+        outln!("{:20} {} (claims {})", spec.name, spec.about, spec.contract);
         let (own, others): (Vec<Built>, Vec<Built>) =
             built.into_iter().partition(|built| built.manifest.name == spec.name);
         let progress = Progress::new(true);
@@ -107,12 +107,12 @@ fn list(home: &Home) -> Result<Exit> {
         let now = now.map(|built| built.manifest.key);
         own.iter().for_each(|built| show(built, Some(&built.manifest.key) == now.as_ref()));
         if now.is_none() {
-            anstream::println!("  not built as it is described now");
+            outln!("  not built as it is described now");
         }
         built = others;
     }
     for other in built {
-        anstream::println!("{:20} {}", other.manifest.name, other.manifest.source);
+        outln!("{:20} {}", other.manifest.name, other.manifest.source);
         show(&other, true);
     }
     Ok(Exit::AsExpected)
@@ -126,7 +126,7 @@ fn show(built: &Built, current: bool) {
         1 => "1 patch".to_owned(),
         count => format!("{count} patches"),
     };
-    anstream::println!(
+    outln!(
         "  {} {} from {}, {patches}, built {}{}",
         manifest.key,
         manifest.release,
@@ -143,7 +143,7 @@ fn build_all(build: &Build, home: &Home) -> Result<Exit> {
     let options = Options { offline: build.offline, jobs: build.jobs.map(usize::from) };
     for request in &requests {
         let built = kernel::ensure(home, request, &options, &progress, interrupt.flag())?;
-        anstream::println!("{:20} {} {}", built.manifest.name, built.manifest.release, built.dir.display());
+        outln!("{:20} {} {}", built.manifest.name, built.manifest.release, built.dir.display());
     }
     Ok(Exit::AsExpected)
 }
@@ -159,7 +159,7 @@ fn path(which: &Which, home: &Home) -> Result<Exit> {
     };
     let dirs: Vec<PathBuf> = requests.iter().map(find).collect::<Result<_>>()?;
     for dir in dirs {
-        anstream::println!("{}", dir.display());
+        outln!("{}", dir.display());
     }
     Ok(Exit::AsExpected)
 }
@@ -178,8 +178,8 @@ fn remove(prune: &Prune, home: &Home) -> Result<Exit> {
     let pruned = kernel::prune(home, &pruning)?;
     let verb = if prune.dry_run { "would remove" } else { "removed" };
     for pruned in &pruned {
-        anstream::println!("{verb} {} ({} MiB): {}", pruned.what, pruned.bytes >> 20, pruned.path.display());
+        outln!("{verb} {} ({} MiB): {}", pruned.what, pruned.bytes >> 20, pruned.path.display());
     }
-    anstream::println!("{} MiB in all", pruned.iter().map(|pruned| pruned.bytes).sum::<u64>() >> 20);
+    outln!("{} MiB in all", pruned.iter().map(|pruned| pruned.bytes).sum::<u64>() >> 20);
     Ok(Exit::AsExpected)
 }

@@ -31,7 +31,7 @@ pub(crate) fn main(list: &List, home: &Home) -> Result<Exit> {
     let (contracts, scenarios) = catalogue(home)?;
     if list.kernels {
         for spec in kernel::list(home)? {
-            anstream::println!("{:20} {} (claims {})", spec.name, spec.about, spec.contract);
+            outln!("{:20} {} (claims {})", spec.name, spec.about, spec.contract);
         }
     } else if list.contracts {
         for name in contracts.names() {
@@ -39,14 +39,14 @@ pub(crate) fn main(list: &List, home: &Home) -> Result<Exit> {
         }
     } else {
         for scenario in select(&scenarios, &contracts, &list.cases)? {
-            anstream::println!("{:44} {}", scenario.id, scenario.about);
+            outln!("{:44} {}", scenario.id, scenario.about);
         }
     }
     Ok(Exit::AsExpected)
 }
 
 fn show_contract(name: &str, contract: &Contract, scenarios: &[Scenario]) {
-    anstream::println!("{name}: {}", contract.about);
+    outln!("{name}: {}", contract.about);
     for (clause, promise) in &contract.clauses {
         let proofs = scenarios.iter().filter(|scenario| {
             scenario.contracts.iter().any(|one| one == name)
@@ -57,6 +57,6 @@ fn show_contract(name: &str, contract: &Contract, scenarios: &[Scenario]) {
             0 if clause == PINS_BALANCED => "every case".to_owned(),
             count => format!("{count} cases"),
         };
-        anstream::println!("  {clause:20} {promise} [{by}]");
+        outln!("  {clause:20} {promise} [{by}]");
     }
 }

@@ -2,6 +2,11 @@
 //! `cargo xtask`, and `holdfast` once installed: flags and dispatch, one file per subcommand, no
 //! logic.
 
+/// Prints a line. A reader that has seen enough (`| head`) is no error.
+macro_rules! outln {
+    ($($text:tt)*) => { $crate::print_line(format_args!($($text)*)) };
+}
+
 mod bench;
 mod choice;
 mod clean;
@@ -78,6 +83,11 @@ fn dispatch(command: &Command, home: &Home) -> anyhow::Result<Exit> {
         Command::Test(args) => test::main(args, home),
         Command::Install(args) => install::main(args, home),
     }
+}
+
+fn print_line(text: std::fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    let _ = writeln!(anstream::stdout(), "{text}");
 }
 
 /// The exit of a stored code.

@@ -16,6 +16,9 @@ pub(crate) struct Report {
     /// A run's folder, its name or the beginning of it, or `latest`
     #[arg(default_value = "latest")]
     run: String,
+    /// Where the run's folder is, when not in the usual place
+    #[arg(long, value_name = "DIR")]
+    results: Option<std::path::PathBuf>,
     /// Print results.json instead of the tables
     #[arg(long)]
     json: bool,
@@ -23,12 +26,12 @@ pub(crate) struct Report {
 
 /// Prints a report; the exit is that of the verdicts.
 pub(crate) fn main(report: &Report, home: &Home) -> Result<Exit> {
-    let folder = runs::find(&home.runs, &report.run)?;
+    let folder = runs::find(report.results.as_deref().unwrap_or(&home.runs), &report.run)?;
     let results = run::judged_again(&folder)?;
     if report.json {
-        println!("{}", serde_json::to_string_pretty(&results)?);
+        outln!("{}", serde_json::to_string_pretty(&results)?);
     } else {
-        anstream::print!("{}", render(&results, &folder));
+        outln!("{}", render(&results, &folder));
     }
     Ok(exit(results.exit))
 }

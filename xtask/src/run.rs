@@ -126,7 +126,7 @@ pub(crate) fn main(run: &Run, home: &Home) -> Result<Exit> {
     }
     let (plan, _) = planned(run, home)?;
     for case in plan.cases.iter().filter(|case| case.excluded.is_none()) {
-        anstream::println!("{:16} {}", case.kernel, case.id);
+        outln!("{:16} {}", case.kernel, case.id);
     }
     Ok(Exit::AsExpected)
 }
@@ -161,9 +161,9 @@ fn own_files(cases: &[String], home: &Home, contracts: &Contracts, all: &mut Vec
 pub(crate) fn play(run_args: &Run, home: &Home) -> Result<(Exit, PathBuf)> {
     let (plan, requests) = planned(run_args, home)?;
     let progress = Progress::new(run_args.how.quiet);
-    doctor::provide(run_args.install, &progress)?;
+    doctor::provide(run_args.install && !run_args.how.offline, &progress)?;
     let interrupt = Interrupt::listen()?;
     let (results, folder) = run(home, &plan, &requests, &run_args.how.settings(), &progress, &interrupt)?;
-    anstream::print!("{}", render(&results, &folder));
+    outln!("{}", render(&results, &folder));
     Ok((exit(results.exit), folder))
 }

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use holdfast::flip::flip;
+use holdfast::flip::{Flipped, flip};
 use holdfast::home::Home;
 use holdfast::outcome::Exit;
 use holdfast::{run, runs};
@@ -22,24 +22,32 @@ enum Which {
         /// A run's folder, its name or the beginning of it, or `latest`
         #[arg(default_value = "latest")]
         run: String,
+        /// Where the run's folder is, when not in the usual place
+        #[arg(long, value_name = "DIR")]
+        results: Option<std::path::PathBuf>,
     },
 }
 
 /// Runs a self-test.
 pub(crate) fn main(selftest: &Selftest, home: &Home) -> Result<Exit> {
-    let Which::Flip { run } = &selftest.which;
-    let (plan, records) = run::stored(&runs::find(&home.runs, run)?)?;
+    let Which::Flip { run, results } = &selftest.which;
+    let (plan, records) = run::stored(&runs::find(results.as_deref().unwrap_or(&home.runs), run)?)?;
     let flipped = flip(&plan, &records);
+    Ok(tell(&flipped))
+}
+
+/// Prints what came of altered facts.
+pub(crate) fn tell(flipped: &Flipped) -> Exit {
     for vacuous in &flipped.vacuous {
-        anstream::println!("vacuous  {vacuous}");
+        outln!("vacuous  {vacuous}");
     }
     for idle in &flipped.idle {
-        anstream::println!("idle     {idle}: no fact to alter");
+        outln!("idle     {idle}: no fact to alter");
     }
-    anstream::println!("{} alterations, {} stayed green", flipped.tried, flipped.vacuous.len());
-    Ok(match (flipped.tried, flipped.vacuous.is_empty() && flipped.idle.is_empty()) {
+    outln!("{} alterations, {} stayed green", flipped.tried, flipped.vacuous.len());
+    match (flipped.tried, flipped.vacuous.is_empty() && flipped.idle.is_empty()) {
         (0, _) => Exit::NoVerdict,
         (_, true) => Exit::AsExpected,
         (_, false) => Exit::NotAsExpected,
-    })
+    }
 }

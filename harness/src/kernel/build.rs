@@ -36,13 +36,18 @@ pub(super) fn build(
 ) -> Result<Built> {
     let cache = &home.cache;
     let name = &plan.name;
-    let _kernel =
-        scratch::lock_and_say(cache, &format!("kernel-{}", plan.key), &format!("builds {name}"), progress)?;
+    let _kernel = scratch::lock_and_say(
+        cache,
+        &format!("kernel-{}", plan.key),
+        &format!("builds {name}"),
+        progress,
+        cancel,
+    )?;
     if let Some(built) = store::find(cache, &plan.key) {
         return Ok(built);
     }
     let what = format!("uses the work folder of {name}");
-    let lock = scratch::lock_and_say(cache, &Slot::lock_name(&plan.slot), &what, progress)?;
+    let lock = scratch::lock_and_say(cache, &Slot::lock_name(&plan.slot), &what, progress, cancel)?;
     let slot = Slot::open(cache, &plan.slot, lock);
     let room = if slot.objects().is_dir() { WARM_MIB } else { COLD_MIB };
     scratch::check_space(cache, room, "building a kernel")?;

@@ -102,7 +102,7 @@ pub(super) fn plan(home: &Home, request: &Request, options: &Options, progress: 
         key,
         config_id,
         slot: slot_name(request, origin.as_deref()),
-        origin,
+        origin: origin.or_else(|| request.series.as_ref()?.canonicalize().ok()),
     })
 }
 

@@ -99,8 +99,8 @@ fn slots(home: &Home, pruning: &Pruning) -> Result<Vec<Pruned>> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let state = slot::describe(&entry.path());
         let is_orphan = match &state.origin {
-            Some(tree) => !tree.exists(),
-            // A series on a kernel of ours: its slot's name begins with that kernel's.
+            Some(path) => !path.exists(),
+            // A person's configuration on a kernel of ours: the slot's name begins with the kernel's.
             None => !described.iter().any(|known| name.starts_with(known.as_str())),
         };
         if is_orphan || pruning.sources {

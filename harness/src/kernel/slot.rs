@@ -46,7 +46,7 @@ pub(super) struct Slot {
 pub(super) struct State {
     /// The kernel's name or the person's tree; for `prune`.
     pub(super) owner: String,
-    /// The person's tree, if it is one: the slot is an orphan when that is gone.
+    /// The person's tree or series, if it is one: the slot is an orphan when that is gone.
     pub(super) origin: Option<PathBuf>,
     /// True when all objects are those of the listed files and of the configuration.
     pub(super) built: bool,

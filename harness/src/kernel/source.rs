@@ -7,6 +7,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
@@ -83,6 +84,9 @@ pub(super) fn first_usable(
     Err(anyhow!("no source can be used here:\n{}", reasons.join("\n")))
 }
 
+/// Another process fetches for seconds only, and Ctrl-C ends its tools with it.
+static NEVER: AtomicBool = AtomicBool::new(false);
+
 fn debian(cache: &Path, package: &str, offline: bool, progress: &Progress) -> Result<Pristine> {
     if let Some(found) = cached(cache, &format!("{package}_")) {
         return Ok(found);
@@ -99,7 +103,7 @@ fn debian(cache: &Path, package: &str, offline: bool, progress: &Progress) -> Re
         bail!("{package}: {} missing here", names.join(", "));
     }
     let what = format!("fetches {package}");
-    let _lock = scratch::lock_and_say(cache, &format!("source-{package}"), &what, progress)?;
+    let _lock = scratch::lock_and_say(cache, &format!("source-{package}"), &what, progress, &NEVER)?;
     if let Some(found) = cached(cache, &format!("{package}_")) {
         return Ok(found);
     }
@@ -208,7 +212,8 @@ fn configured_git(cache: &Path, tree: &str, rev: &str, progress: &Progress) -> R
     if let Some(found) = cached(cache, &name) {
         return Ok(found);
     }
-    let _lock = scratch::lock_and_say(cache, &format!("source-{name}"), "unpacks this commit", progress)?;
+    let _lock =
+        scratch::lock_and_say(cache, &format!("source-{name}"), "unpacks this commit", progress, &NEVER)?;
     if let Some(found) = cached(cache, &name) {
         return Ok(found);
     }
@@ -260,7 +265,8 @@ pub(super) fn commit_of(tree: &Path, rev: &str) -> Result<String> {
 pub(super) fn archive(tree: &Path, commit: &str, into: &Path) -> Result<()> {
     fs::create_dir_all(into)?;
     let mut git = Command::new("git");
-    git.arg("--no-optional-locks").arg("-C").arg(tree).args(["archive", "--format=tar", commit]);
+    let safe = format!("safe.directory={}", tree.display());
+    git.args(["--no-optional-locks", "-c", &safe, "-C"]).arg(tree).args(["archive", "--format=tar", commit]);
     let mut tar = Command::new("tar");
     tar.args(["--extract", "--no-same-owner", "--directory"]).arg(into);
     pipeline(vec![git, tar]).with_context(|| format!("{commit} of {} could not be unpacked", tree.display()))

@@ -123,10 +123,12 @@ pub(super) fn git<'a>(shell: &'a Shell) -> Cmd<'a> {
 /// Git that only reads a repository of the user: with the user's own settings (which folders are
 /// trusted, which files are ignored everywhere), but never writing, not even an index refresh.
 pub(super) fn git_reader<'a>(shell: &'a Shell, tree: &Path) -> Cmd<'a> {
+    // A person who builds as root builds a tree of their own: reading it runs nothing of it.
+    let safe = format!("safe.directory={}", tree.display());
     clean(shell, "git")
         .env("GIT_OPTIONAL_LOCKS", "0")
         .env("GIT_TERMINAL_PROMPT", "0")
-        .args(["-c", "core.fsmonitor=false", "-c", "core.untrackedCache=false", "-C"])
+        .args(["-c", &safe, "-c", "core.fsmonitor=false", "-c", "core.untrackedCache=false", "-C"])
         .arg(tree)
 }
 

@@ -85,7 +85,8 @@ pub fn script(machine: &Machine) -> String {
             "if [ -e \"$here/{file}\" ]; then cp --sparse=always \"$here/{file}\" {file}; else truncate -s {size}M {file}; fi"
         );
     }
-    let _ = write!(text, "{}", quoted(&machine.qemu.display().to_string()));
+    // QEMU ends with the script, however that ends.
+    let _ = write!(text, "setpriv --pdeathsig KILL {}", quoted(&machine.qemu.display().to_string()));
     for argument in arguments(machine, Ports::Terminal) {
         let _ =
             write!(text, "{}{}", if argument.starts_with('-') { " \\\n  " } else { " " }, quoted(&argument));

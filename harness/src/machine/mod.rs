@@ -75,7 +75,7 @@ pub fn interactive(home: &Home, machine: &Machine) -> Result<()> {
     std::fs::write(&path, script(machine)).with_context(|| format!("cannot write {}", path.display()))?;
     let mut command = Command::new("setpriv");
     // The script's own copies go there too: a later command removes what a killed one left.
-    command.args(["--pdeathsig", "TERM", "sh"]).arg(&path).env("TMPDIR", folder.path());
+    command.args(["--pdeathsig", "KILL", "sh"]).arg(&path).env("TMPDIR", folder.path());
     let status = command.status();
     let status = status.context("cannot run setpriv and sh")?;
     anyhow::ensure!(status.success(), "QEMU ended with {status}");

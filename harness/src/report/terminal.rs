@@ -180,7 +180,7 @@ fn summary(results: &Results, folder: &Path) -> String {
     let pace =
         if pace > 1.05 { format!(", slowest guest {pace:.1} times the reference") } else { String::new() };
     format!(
-        "{style}{green} of {} as expected{style:#} in {:.0} s ({}, {} at a time{pace})\n{DIM}results{DIM:#}  {}\n",
+        "{style}{green} of {} as expected{style:#} in {:.0} s ({}, {} at a time{pace})\n{DIM}results{DIM:#}  {}",
         applicable.len(),
         results.took_s,
         results.host.accelerator.kind.name(),

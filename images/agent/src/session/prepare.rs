@@ -53,6 +53,8 @@ impl Session {
             nix::unistd::syncfs(&folder).map_err(|errno| format!("syncfs {}: {errno}", file.display()))?;
         }
         self.start_actors(actors)?;
+        // The kernel log escapes what is not ASCII, and the mark would not be found again.
+        let case: String = case.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect();
         let mark = format!("holdfast: case {case} begins at {} ms", crate::clock::now_ms());
         let mut before = Oracles::default();
         if self.stage.in_guest {
