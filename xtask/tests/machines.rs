@@ -187,6 +187,40 @@ fn killed_at_any_time_no_machine_is_left_and_the_next_command_tidies() {
 
 #[test]
 #[ignore = "boots machines"]
+fn a_killed_shell_takes_its_machine_along() {
+    let path = outcome(&holdfast(&["kernel", "path", MAINLINE]).output().unwrap()).1;
+    // The cache of this machine, where the shell's folder goes too.
+    let tmp = Path::new(path.trim()).ancestors().nth(2).unwrap().join("tmp");
+    let mut command = holdfast(&["shell", "--kernel", MAINLINE, "--offline"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let begun = Instant::now();
+    while at_work_below(&tmp).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no machine was started");
+        sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    gone_within(&tmp, Duration::from_secs(1));
+}
+
+#[test]
+#[ignore = "boots machines"]
+fn a_guest_that_never_says_hello_is_given_up_in_time() {
+    if std::env::var_os("HOLDFAST_FULL").is_none() {
+        // It takes the whole deadline of a boot; supervision.rs has the same against a fake.
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (code, text) =
+        run(folder.path(), &["controls/anonymous", "--kernel", MAINLINE, "--append", "rdinit=/bin/sh"]);
+    assert_eq!(code, 125, "{text}");
+    for word in ["did not boot", "no hello within", "console.log", "evidence"] {
+        assert!(text.contains(word), "{text}");
+    }
+}
+
+#[test]
+#[ignore = "boots machines"]
 fn ctrl_c_ends_with_a_report_and_130() {
     for round in 0..rounds(2) {
         let folder = tempfile::tempdir().unwrap();

@@ -103,7 +103,10 @@ fn expected(step: &PlannedStep, pace: f64) -> String {
 
 fn compare(step: &PlannedStep, fact: &Fact, record: &Record) -> (StepStatus, String) {
     let pace = record.pace;
-    let got = describe(&fact.outcome);
+    let got = match &fact.outcome {
+        Outcome::Returned(value) if step.expect.names_a_value() => format!("ok {value}"),
+        outcome => describe(outcome),
+    };
     if matches!(fact.outcome, Outcome::NotIssued { .. }) {
         return (StepStatus::NotRun, got);
     }

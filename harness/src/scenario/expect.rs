@@ -64,6 +64,12 @@ impl Expect {
         self.0.windows(2).all(|pair| pair[0].kind() == pair[1].kind())
     }
 
+    /// True if a value of success is in the set: then the value that came is worth telling.
+    #[must_use]
+    pub fn names_a_value(&self) -> bool {
+        self.0.iter().any(|one| matches!(one, One::Ok(Some(_))))
+    }
+
     /// True if the operation may still be under way afterwards.
     #[must_use]
     pub fn may_block(&self) -> bool {
