@@ -173,7 +173,7 @@ fn killed_at_any_time_no_machine_is_left_and_the_next_command_tidies() {
     for round in 0..rounds(4) {
         let folder = tempfile::tempdir().unwrap();
         let mut child = started(folder.path());
-        sleep(Duration::from_millis(137 * round as u64 % 4000));
+        sleep(Duration::from_millis(701 * round as u64 % 4000));
         child.kill().unwrap();
         child.wait().unwrap();
         gone_within(folder.path(), Duration::from_secs(1));
