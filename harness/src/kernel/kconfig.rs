@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::config::{self, Dropped};
 use super::files;
-use super::spec::nearest;
+use crate::yaml::nearest;
 
 /// What is known of one option from all Kconfig files.
 #[derive(Debug, Default, PartialEq)]

@@ -3,7 +3,6 @@
 //!
 //! Parsing only. Nothing here looks at a source, a compiler or the cache.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,10 +11,10 @@ use serde::Deserialize;
 
 use crate::home::Home;
 use crate::outcome::bad_input;
+use crate::path;
+use crate::yaml::{Document, unknown_word};
 
 const FILE_NAME: &str = "kernel.yaml";
-/// Two words are "near" from this Jaro-Winkler similarity on (0 to 1).
-const NEAR: f64 = 0.75;
 
 /// A kernel as described in its folder.
 #[derive(Clone, Debug)]
@@ -127,7 +126,7 @@ pub fn spec(home: &Home, name: &str) -> Result<Spec> {
     if names.iter().any(|known| known == name) {
         return load(home, name);
     }
-    let message = unknown("kernel", name, names.iter().map(String::as_str));
+    let message = unknown_word("kernel", name, names.iter().map(String::as_str));
     Err(bad_input(message))
 }
 
@@ -147,15 +146,15 @@ fn names(home: &Home) -> Result<Vec<String>> {
 fn load(home: &Home, name: &str) -> Result<Spec> {
     let dir = home.kernel_configs().join(name);
     let path = dir.join(FILE_NAME);
-    let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-    let file = parse(&path, &text)?;
-    let sources = sources(&path, file.sources)?;
+    let document = Document::read(&path)?;
+    let file: File = document.load()?;
+    let sources = sources(&document, file.sources)?;
     let fragments_dir = home.kernel_configs().join("fragments");
-    for fragment in file.fragments.iter().chain(&file.trims) {
-        if !fragment_path(home, fragment).is_file() {
+    for (list, fragments) in [("fragments", &file.fragments), ("trims", &file.trims)] {
+        if let Some(fragment) = fragments.iter().find(|fragment| !fragment_path(home, fragment).is_file()) {
             let known = stems(&fragments_dir, "config")?;
-            let message = unknown("fragment", fragment, known.iter().map(String::as_str));
-            return Err(bad_input(format!("{}: {message}", at(&path, &text, fragment))));
+            let message = unknown_word("fragment", fragment, known.iter().map(String::as_str));
+            return Err(document.fault(&path![list], Some(fragment), &message));
         }
     }
     let patches = patch_files(&dir.join("patches"))?;
@@ -171,31 +170,9 @@ fn load(home: &Home, name: &str) -> Result<Spec> {
     })
 }
 
-fn parse(path: &Path, text: &str) -> Result<File> {
-    serde_yaml::from_str(text).map_err(|error| {
-        let place = match error.location() {
-            Some(location) => format!("{}:{}:{}", path.display(), location.line(), location.column()),
-            None => path.display().to_string(),
-        };
-        let message = error.to_string();
-        // The place is said already, in the form editors jump to.
-        let message = message.split(" at line ").next().unwrap_or(&message);
-        bad_input(format!("{place}: {message}{}", did_you_mean(message)))
-    })
-}
-
-/// `; did you mean X?` for serde's ``unknown field `x`, expected one of `a`, `b` ``.
-fn did_you_mean(message: &str) -> String {
-    let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let Some((wrong, valid)) = words.split_first().filter(|_| message.contains("unknown ")) else {
-        return String::new();
-    };
-    nearest(wrong, valid.iter().copied()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
-}
-
-fn sources(path: &Path, entries: Vec<SourceEntry>) -> Result<Vec<Source>> {
+fn sources(document: &Document, entries: Vec<SourceEntry>) -> Result<Vec<Source>> {
     if entries.is_empty() {
-        return Err(bad_input(format!("{}: sources: at least one is needed", path.display())));
+        return Err(document.fault(&path!["sources"], None, "at least one is needed"));
     }
     let mut sources = Vec::new();
     for (index, entry) in entries.into_iter().enumerate() {
@@ -203,11 +180,8 @@ fn sources(path: &Path, entries: Vec<SourceEntry>) -> Result<Vec<Source>> {
             (Some(package), None) => Origin::Debian(package),
             (None, Some(git)) => Origin::Git { tree: git.tree, rev: git.rev },
             _ => {
-                let message = format!(
-                    "{}: sources[{index}]: exactly one of `debian` and `git` is needed",
-                    path.display()
-                );
-                return Err(bad_input(message));
+                let message = "exactly one of `debian` and `git` is needed";
+                return Err(document.fault(&path!["sources", index], None, message));
             }
         };
         sources.push(Source { tested: entry.tested, origin });
@@ -239,35 +213,6 @@ fn stems(dir: &Path, extension: &str) -> Result<Vec<String>> {
     }
     stems.sort();
     Ok(stems)
-}
-
-/// `file:line:col` of the first occurrence of a word.
-fn at(path: &Path, text: &str, word: &str) -> String {
-    for (index, line) in text.lines().enumerate() {
-        if let Some(column) = line.find(word).filter(|_| !line.trim_start().starts_with('#')) {
-            return format!("{}:{}:{}", path.display(), index + 1, column + 1);
-        }
-    }
-    path.display().to_string()
-}
-
-/// `unknown WHAT "x"; did you mean "y"? There are: a, b`.
-pub(super) fn unknown<'a>(what: &str, word: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
-    let mut message = format!("unknown {what} `{word}`");
-    if let Some(near) = nearest(word, known.clone()) {
-        let _ = write!(message, "; did you mean `{near}`?");
-    }
-    let _ = write!(message, " (there are: {})", known.collect::<Vec<_>>().join(", "));
-    message
-}
-
-/// The valid word that is most like the mistyped one, if one is near enough.
-pub(super) fn nearest<'a>(word: &str, valid: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = valid.map(|candidate| (strsim::jaro_winkler(word, candidate), candidate));
-    scored
-        .filter(|(score, _)| *score >= NEAR)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]
@@ -312,18 +257,17 @@ mod tests {
             assert!(error.contains(expect), "{error}");
         };
         check("fragments", "fragmnets", "7:1", "did you mean `fragments`?");
-        check("contract: mainline\n", "", "", "missing field `contract`");
+        check("contract: mainline\n", "", "1:1", "missing field `contract`");
         check("tinyconfig", "tinyconfg", "6:7", "did you mean `tinyconfig`?");
         check("debian", "debain", "4:5", "did you mean `debian`?");
         check("[base]", "[base, rmda]", "7:19", "did you mean `rdma`?");
-        check("  - debian: linux-source-6.12\n  ", "  -", "", "exactly one of `debian` and `git`");
+        check("  - debian: linux-source-6.12\n  ", "  -", "4:6", "exactly one of `debian` and `git`");
     }
 
     #[test]
     fn an_unknown_kernel_is_told_with_the_nearest_and_all() {
         let dir = tempfile::tempdir().unwrap();
         let error = spec(&home(dir.path(), GOOD), "mine-6.2").unwrap_err().to_string();
-        assert_eq!(error, "unknown kernel `mine-6.2`; did you mean `mine-6.12`? (there are: mine-6.12)");
-        assert_eq!(nearest("zzz", ["mine-6.12"].into_iter()), None);
+        assert_eq!(error, "unknown kernel `mine-6.2`; did you mean `mine-6.12`? (valid: mine-6.12)");
     }
 }

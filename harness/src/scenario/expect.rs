@@ -12,7 +12,7 @@ use std::fmt;
 use holdfast_protocol::Outcome;
 use serde::{Deserialize, Serialize};
 
-use super::names::{COMPLETION_STATUSES, errno_name, errno_number, errnos, is_signal, signals};
+use super::names::{completion_errors, errno_name, errno_number, errnos, is_signal, signals};
 use crate::yaml::nearest;
 
 /// A set of outcomes, any of which is as expected.
@@ -146,7 +146,7 @@ impl One {
         if let Some(number) = errno_number(name) {
             return Ok(Self::Errno(number));
         }
-        if let Some(status) = COMPLETION_STATUSES.iter().find(|status| **status == name) {
+        if let Some(status) = completion_errors().find(|status| *status == name) {
             return Ok(Self::Status(status));
         }
         if name.starts_with('E') && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit()) {
@@ -154,7 +154,7 @@ impl One {
             return Err(unknown("errno", name, &mut all.iter().map(String::as_str)));
         }
         let words = ["ok", "differs", "blocks", "killed", "exited"];
-        Err(unknown("outcome", name, &mut words.into_iter().chain(COMPLETION_STATUSES)))
+        Err(unknown("outcome", name, &mut words.into_iter().chain(completion_errors())))
     }
 }
 

@@ -1,34 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Names of errnos, signals and completion statuses, as kernel people write them.
 
+use holdfast_protocol::COMPLETION_STATUSES;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-/// Statuses of a work completion other than SUCCESS, without their `IBV_WC_` (ibv_poll_cq(3)).
-pub(super) const COMPLETION_STATUSES: [&str; 22] = [
-    "LOC_LEN_ERR",
-    "LOC_QP_OP_ERR",
-    "LOC_EEC_OP_ERR",
-    "LOC_PROT_ERR",
-    "WR_FLUSH_ERR",
-    "MW_BIND_ERR",
-    "BAD_RESP_ERR",
-    "LOC_ACCESS_ERR",
-    "REM_INV_REQ_ERR",
-    "REM_ACCESS_ERR",
-    "REM_OP_ERR",
-    "RETRY_EXC_ERR",
-    "RNR_RETRY_EXC_ERR",
-    "LOC_RDD_VIOL_ERR",
-    "REM_INV_RD_REQ_ERR",
-    "REM_ABORT_ERR",
-    "INV_EECN_ERR",
-    "INV_EEC_STATE_ERR",
-    "FATAL_ERR",
-    "RESP_TIMEOUT_ERR",
-    "GENERAL_ERR",
-    "TM_ERR",
-];
+/// Statuses of a failed work completion, without their `IBV_WC_` (ibv_poll_cq(3)).
+pub(super) fn completion_errors() -> impl Iterator<Item = &'static str> {
+    COMPLETION_STATUSES.into_iter().filter(|status| *status != "SUCCESS")
+}
 
 /// Name of an errno; its number where it has none.
 #[must_use]

@@ -5,6 +5,7 @@
 use std::ffi::{CString, c_int};
 use std::ptr;
 
+use holdfast_protocol::COMPLETION_STATUSES;
 use nix::errno::Errno;
 
 use crate::sys::Mapping;
@@ -238,36 +239,8 @@ impl QueuePair {
     }
 }
 
-/// Names of `enum ibv_wc_status`, in its order.
-const STATUS_NAMES: [&str; 24] = [
-    "SUCCESS",
-    "LOC_LEN_ERR",
-    "LOC_QP_OP_ERR",
-    "LOC_EEC_OP_ERR",
-    "LOC_PROT_ERR",
-    "WR_FLUSH_ERR",
-    "MW_BIND_ERR",
-    "BAD_RESP_ERR",
-    "LOC_ACCESS_ERR",
-    "REM_INV_REQ_ERR",
-    "REM_ACCESS_ERR",
-    "REM_OP_ERR",
-    "RETRY_EXC_ERR",
-    "RNR_RETRY_EXC_ERR",
-    "LOC_RDD_VIOL_ERR",
-    "REM_INV_RD_REQ_ERR",
-    "REM_ABORT_ERR",
-    "INV_EECN_ERR",
-    "INV_EEC_STATE_ERR",
-    "FATAL_ERR",
-    "RESP_TIMEOUT_ERR",
-    "GENERAL_ERR",
-    "TM_ERR",
-    "TM_RNDV_INCOMPLETE",
-];
-
 fn status_name(status: c_int) -> String {
-    let name = usize::try_from(status).ok().and_then(|at| STATUS_NAMES.get(at));
+    let name = usize::try_from(status).ok().and_then(|at| COMPLETION_STATUSES.get(at));
     name.map_or_else(|| format!("STATUS_{status}"), |name| (*name).to_owned())
 }
 

@@ -14,8 +14,8 @@ mod op;
 mod order;
 
 pub use fact::{
-    Fact, FileFact, FsckFact, Hello, LogLine, Oracles, Outcome, PinCounts, PmemFact, RdmaFact, StuckTask,
-    UmountFact,
+    COMPLETION_STATUSES, Fact, FileFact, FsckFact, Hello, LogLine, Oracles, Outcome, PinCounts, PmemFact,
+    RdmaFact, StuckTask, UmountFact,
 };
 pub use frame::{FrameError, MAX_FRAME_BYTES, read_frame, write_frame};
 pub use op::{
