@@ -13,6 +13,19 @@ use crate::home::Home;
 use crate::outcome::bad_input;
 use crate::progress::Progress;
 
+/// What something is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// To compile Holdfast and its agent.
+    Holdfast,
+    /// To fetch and unpack a kernel's source.
+    Source,
+    /// To build a kernel.
+    Kernel,
+    /// To make and run a guest.
+    Guest,
+}
+
 /// Something a machine must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
@@ -20,41 +33,43 @@ pub struct Need {
     pub what: &'static str,
     /// The Debian package that brings it.
     pub package: &'static str,
+    /// What it is needed for.
+    pub stage: Stage,
     /// What would not work without it.
     pub reason: &'static str,
 }
 
-const fn need(what: &'static str, package: &'static str, reason: &'static str) -> Need {
-    Need { what, package, reason }
+const fn need(what: &'static str, package: &'static str, stage: Stage, reason: &'static str) -> Need {
+    Need { what, package, stage, reason }
 }
 
 /// Everything, on Debian 12 and 13. `rustup` brings the rest.
 pub const NEEDS: &[Need] = &[
-    need("gcc", "gcc", "compiles kernels and the agent's shim over verbs.h"),
-    need("stdio.h", "libc6-dev", "compiles everything"),
-    need("make", "make", "builds kernels"),
-    need("flex", "flex", "builds kernels: kconfig"),
-    need("bison", "bison", "builds kernels: kconfig"),
-    need("bc", "bc", "builds kernels: time constants"),
-    need("perl", "perl", "builds kernels: generated headers"),
-    need("libelf.h", "libelf-dev", "builds kernels: objtool"),
-    need("git", "git", "applies series, reads trees"),
-    need("xz", "xz-utils", "unpacks kernel sources"),
-    need("tar", "tar", "unpacks kernel sources"),
-    need("dpkg-deb", "dpkg", "unpacks kernel sources"),
-    need("apt-get", "apt", "fetches kernel sources"),
-    need("qemu-system-x86_64", "qemu-system-x86", "runs guests"),
-    need("setpriv", "util-linux", "ends guests with their parent"),
-    need("choom", "util-linux", "ends guests first when memory runs out"),
-    need("infiniband/verbs.h", "libibverbs-dev", "the agent's RDMA"),
-    need("libibverbs.a", "libibverbs-dev", "the agent's RDMA, static"),
-    need("libnl-3.a", "libnl-3-dev", "the agent's RDMA, static"),
-    need("libnl-route-3.a", "libnl-route-3-dev", "the agent's RDMA, static"),
-    need("mkfs.ext4", "e2fsprogs", "goes into the guest"),
-    need("e2fsck", "e2fsprogs", "goes into the guest"),
-    need("mkfs.xfs", "xfsprogs", "goes into the guest"),
-    need("xfs_repair", "xfsprogs", "goes into the guest"),
-    need("busybox", "busybox", "the guest's shell"),
+    need("gcc", "gcc", Stage::Kernel, "compiles kernels and the agent's shim over verbs.h"),
+    need("stdio.h", "libc6-dev", Stage::Holdfast, "compiles everything"),
+    need("make", "make", Stage::Kernel, "builds kernels"),
+    need("flex", "flex", Stage::Kernel, "builds kernels: kconfig"),
+    need("bison", "bison", Stage::Kernel, "builds kernels: kconfig"),
+    need("bc", "bc", Stage::Kernel, "builds kernels: time constants"),
+    need("perl", "perl", Stage::Kernel, "builds kernels: generated headers"),
+    need("libelf.h", "libelf-dev", Stage::Kernel, "builds kernels: objtool"),
+    need("git", "git", Stage::Kernel, "applies series, reads trees"),
+    need("xz", "xz-utils", Stage::Source, "unpacks kernel sources"),
+    need("tar", "tar", Stage::Source, "unpacks kernel sources"),
+    need("dpkg-deb", "dpkg", Stage::Source, "unpacks kernel sources"),
+    need("apt-get", "apt", Stage::Source, "fetches kernel sources"),
+    need("qemu-system-x86_64", "qemu-system-x86", Stage::Guest, "runs guests"),
+    need("setpriv", "util-linux", Stage::Guest, "ends guests with their parent"),
+    need("choom", "util-linux", Stage::Guest, "ends guests first when memory runs out"),
+    need("infiniband/verbs.h", "libibverbs-dev", Stage::Holdfast, "the agent's RDMA"),
+    need("libibverbs.a", "libibverbs-dev", Stage::Holdfast, "the agent's RDMA, static"),
+    need("libnl-3.a", "libnl-3-dev", Stage::Holdfast, "the agent's RDMA, static"),
+    need("libnl-route-3.a", "libnl-route-3-dev", Stage::Holdfast, "the agent's RDMA, static"),
+    need("mkfs.ext4", "e2fsprogs", Stage::Guest, "goes into the guest"),
+    need("e2fsck", "e2fsprogs", Stage::Guest, "goes into the guest"),
+    need("mkfs.xfs", "xfsprogs", Stage::Guest, "goes into the guest"),
+    need("xfs_repair", "xfsprogs", Stage::Guest, "goes into the guest"),
+    need("busybox", "busybox", Stage::Guest, "the guest's shell"),
 ];
 
 /// Free room in the cache's file system that a first run needs: sources 1.7 GiB, two object folders,
@@ -69,6 +84,43 @@ const MEMORY_GIB: u64 = 2;
 #[must_use]
 pub fn missing() -> Vec<Need> {
     NEEDS.iter().filter(|need| !is_there(need.what)).copied().collect()
+}
+
+/// What is missing here for one stage.
+#[must_use]
+pub fn missing_for(stage: Stage) -> Vec<Need> {
+    missing().into_iter().filter(|need| need.stage == stage).collect()
+}
+
+/// Refuses to go on without what a stage needs.
+///
+/// # Errors
+/// Bad input with the command that installs it.
+pub fn require(stage: Stage) -> Result<()> {
+    let missing = missing_for(stage);
+    if missing.is_empty() { Ok(()) } else { Err(bad_input(refusal(&missing, false))) }
+}
+
+/// What is missing, why it matters, and what installs it.
+fn refusal(missing: &[Need], install: bool) -> String {
+    let mut message = list(missing);
+    let root = nix::unistd::geteuid().is_root();
+    let who = if root { "" } else { " as root" };
+    let or = match (install, root) {
+        (true, _) => "",
+        (false, true) => ", or add --install to `run`",
+        (false, false) => ", or, as root, add --install to `run`",
+    };
+    let _ = write!(message, "run{who}: {}{or}", install_command(&packages(missing)));
+    message
+}
+
+fn list(missing: &[Need]) -> String {
+    let mut message = String::from("this machine lacks what a run needs:\n");
+    for need in missing {
+        let _ = writeln!(message, "  {:20} {}", need.what, need.reason);
+    }
+    message
 }
 
 fn is_there(what: &str) -> bool {
@@ -124,23 +176,11 @@ pub fn provide(install: bool, progress: &Progress) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    if !install || !nix::unistd::geteuid().is_root() {
+        return Err(bad_input(refusal(&missing, install)));
+    }
     let packages = packages(&missing);
-    let mut message = String::from("this machine lacks what a run needs:\n");
-    for need in &missing {
-        let _ = writeln!(message, "  {:20} {}", need.what, need.reason);
-    }
-    let root = nix::unistd::geteuid().is_root();
-    if !install || !root {
-        let who = if root { "" } else { " as root" };
-        let or = match (install, root) {
-            (true, _) => "",
-            (false, true) => ", or add --install",
-            (false, false) => ", or, as root, add --install",
-        };
-        let _ = write!(message, "run{who}: {}{or}", install_command(&packages));
-        return Err(bad_input(message));
-    }
-    progress.say(format!("{message}installing {}", packages.join(", ")));
+    progress.say(format!("{}installing {}", list(&missing), packages.join(", ")));
     let status = Command::new("sh")
         .args(["-c", &install_command(&packages)])
         .env("DEBIAN_FRONTEND", "noninteractive")
@@ -265,9 +305,17 @@ mod tests {
 
     #[test]
     fn what_is_missing_names_each_package_once() {
-        let missing = [NEEDS[0], need("setpriv", "util-linux", "x"), need("choom", "util-linux", "y")];
+        let missing = [
+            NEEDS[0],
+            need("setpriv", "util-linux", Stage::Guest, "x"),
+            need("choom", "util-linux", Stage::Guest, "y"),
+        ];
         assert_eq!(packages(&missing), ["gcc", "util-linux"]);
         assert!(install_command(&packages(&missing)).ends_with(" gcc util-linux"));
+        let refusal = refusal(&missing, false);
+        for word in ["gcc ", "compiles kernels", "setpriv", "apt-get install", " gcc util-linux", "--install"] {
+            assert!(refusal.contains(word), "{refusal}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::source::{self, Pristine};
 use super::spec::{self, Base, Spec};
 use super::store::Built;
 use super::{Options, Request, tools, tree};
+use crate::doctor::{self, Stage};
 use crate::home::Home;
 use crate::outcome::bad_input;
 use crate::progress::Progress;
@@ -75,7 +76,7 @@ pub(super) fn plan(home: &Home, request: &Request, options: &Options, progress: 
     if let Some(path) = &request.series {
         patches.extend(series::read_series(&home.cache, path)?);
     }
-    tools::check_build_tools()?;
+    doctor::require(Stage::Kernel)?;
     let compiler = format!("{}; {}", tools::version_line("gcc")?, tools::version_line("ld")?);
     let Found { input, identity, source, tested, origin } =
         find_source(home, &spec, request, options, progress)?;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::files::{self, Files};
 use super::spec::{Origin, Source};
 use super::{slot, tools};
+use crate::doctor::{self, Stage};
 use crate::outcome::bad_input;
 use crate::progress::Progress;
 use crate::scratch::{self, Scratch};
@@ -96,10 +97,9 @@ fn debian(cache: &Path, package: &str, offline: bool, progress: &Progress) -> Re
             "{package}: not in the cache; without --offline `apt-get download {package}` would fetch it (150 MB)"
         );
     }
-    let debian_tools = [("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("tar", "tar"), ("xz", "xz-utils")];
-    let missing: Vec<_> = debian_tools.iter().filter(|(tool, _)| !tools::is_on_path(tool)).collect();
+    let missing = doctor::missing_for(Stage::Source);
     if !missing.is_empty() {
-        let names: Vec<&str> = missing.iter().map(|(tool, _)| *tool).collect();
+        let names: Vec<&str> = missing.iter().map(|need| need.what).collect();
         bail!("{package}: {} missing here", names.join(", "));
     }
     let what = format!("fetches {package}");
@@ -240,9 +240,6 @@ pub(super) fn short(commit: &str) -> &str {
 /// # Errors
 /// Bad input when the path is no git tree or knows no such revision.
 pub(super) fn commit_of(tree: &Path, rev: &str) -> Result<String> {
-    if !tools::is_on_path("git") {
-        return tools::missing_tools(&[&("git", "git")]).map(|()| String::new());
-    }
     let shell = tools::shell(Path::new("/"))?;
     let asked = format!("{rev}^{{commit}}");
     let output = tools::try_run(tools::git_reader(&shell, tree).args([

@@ -69,24 +69,6 @@ impl Built {
     pub fn bzimage(&self) -> PathBuf {
         self.dir.join("bzImage")
     }
-
-    /// The same with symbols.
-    #[must_use]
-    pub fn vmlinux(&self) -> PathBuf {
-        self.dir.join("vmlinux")
-    }
-
-    /// The resolved configuration.
-    #[must_use]
-    pub fn config(&self) -> PathBuf {
-        self.dir.join("config")
-    }
-
-    /// Everything make said.
-    #[must_use]
-    pub fn build_log(&self) -> PathBuf {
-        self.dir.join("build.log")
-    }
 }
 
 fn root(cache: &Path) -> PathBuf {

@@ -7,76 +7,15 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Output;
 
 use anyhow::{Context, Result, bail};
 use xshell::{Cmd, Shell};
 
-use crate::outcome::bad_input;
-
 /// Variables a tool may see: where programs, the user's home and temporary files are. Everything
 /// else of the user's shell stays outside.
 const KEPT: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
-
-/// Each tool a kernel build runs, and the Debian package that brings it.
-pub(super) const BUILD_TOOLS: [(&str, &str); 13] = [
-    ("gcc", "gcc"),
-    ("ld", "binutils"),
-    ("make", "make"),
-    ("flex", "flex"),
-    ("bison", "bison"),
-    ("bc", "bc"),
-    ("perl", "perl"),
-    ("sh", "dash"),
-    ("cp", "coreutils"),
-    ("tar", "tar"),
-    ("xz", "xz-utils"),
-    ("gzip", "gzip"),
-    ("git", "git"),
-];
-
-/// Headers a build needs that no tool stands for.
-const BUILD_HEADERS: [(&str, &str); 1] = [("libelf.h", "libelf-dev")];
-
-/// Checks that every tool and header of a kernel build is there.
-///
-/// # Errors
-/// Bad input that names all missing ones and the one command that installs them.
-pub(super) fn check_build_tools() -> Result<()> {
-    let tools = BUILD_TOOLS.iter().filter(|(tool, _)| !is_on_path(tool));
-    let headers = BUILD_HEADERS.iter().filter(|(header, _)| {
-        !["/usr/include", "/usr/local/include", "/usr/include/x86_64-linux-gnu"]
-            .iter()
-            .any(|dir| Path::new(dir).join(header).exists())
-    });
-    let missing: Vec<&(&str, &str)> = tools.chain(headers).collect();
-    missing_tools(&missing)
-}
-
-/// Bad input that says what is missing and which command installs it; nothing when nothing is.
-pub(super) fn missing_tools(missing: &[&(&str, &str)]) -> Result<()> {
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let names: Vec<&str> = missing.iter().map(|(tool, _)| *tool).collect();
-    let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
-    packages.dedup();
-    Err(bad_input(format!(
-        "a kernel cannot be built here: {} missing; install with: apt-get install {}",
-        names.join(", "),
-        packages.join(" ")
-    )))
-}
-
-/// Whether a program of this name can be started.
-pub(super) fn is_on_path(tool: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|dir| {
-        dir.join(tool).metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    })
-}
 
 /// The environment every tool gets: the kept variables, and a language that programs can parse.
 pub(super) fn clean_env() -> Vec<(&'static str, std::ffi::OsString)> {
@@ -179,16 +118,6 @@ pub(super) fn show(path: impl AsRef<OsStr>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn missing_tools_are_named_with_their_package() {
-        assert!(missing_tools(&[]).is_ok());
-        let error = missing_tools(&[&("bison", "bison"), &("libelf.h", "libelf-dev")]).unwrap_err().to_string();
-        assert!(error.contains("bison, libelf.h missing"), "{error}");
-        assert!(error.contains("apt-get install bison libelf-dev"), "{error}");
-        assert!(is_on_path("sh"));
-        assert!(!is_on_path("no-such-program-anywhere"));
-    }
 
     #[test]
     fn a_failing_command_is_quoted() {

@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::files::{self, Files, Kind};
 use super::{slot, tools};
+use crate::doctor::{self, Stage};
 use crate::outcome::bad_input;
 use crate::scratch;
 
@@ -30,9 +31,7 @@ const RACY: Duration = Duration::from_secs(2);
 pub(super) fn canonical(path: &Path) -> Result<PathBuf> {
     let wrong = |what: &str| bad_input(format!("--tree {}: {what}", path.display()));
     let tree = path.canonicalize().map_err(|error| wrong(&error.to_string()))?;
-    if !tools::is_on_path("git") {
-        tools::missing_tools(&[&("git", "git")])?;
-    }
+    doctor::require(Stage::Kernel)?;
     let shell = tools::shell(Path::new("/"))?;
     let output = tools::try_run(tools::git_reader(&shell, &tree).args(["rev-parse", "--show-toplevel"]))?;
     if !output.status.success() {
