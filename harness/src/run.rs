@@ -109,20 +109,31 @@ impl Interrupt {
     }
 }
 
+/// A run and all it goes by.
+#[derive(Clone, Copy)]
+pub struct Run<'a> {
+    /// Where things live.
+    pub home: &'a Home,
+    /// What is to be done.
+    pub plan: &'a Plan,
+    /// What is to be built for each of the plan's kernels.
+    pub requests: &'a Requests,
+    /// How it is done.
+    pub settings: &'a Settings,
+    /// Where progress goes.
+    pub progress: &'a Progress,
+    /// The user's wish to end it.
+    pub interrupt: &'a Interrupt,
+}
+
 /// Runs a plan and leaves a run folder with its results.
 ///
 /// # Errors
 /// When nothing could be played: a kernel or image that cannot be built, a host without QEMU.
-pub fn run(
-    home: &Home,
-    plan: &Plan,
-    requests: &Requests,
-    settings: &Settings,
-    progress: &Progress,
-    interrupt: &Interrupt,
-) -> Result<(Results, std::path::PathBuf)> {
+pub fn run(of: Run<'_>) -> Result<(Results, std::path::PathBuf)> {
+    let Run { home, settings, .. } = of;
     let folder = RunFolder::create(settings.results.as_deref().unwrap_or(&home.runs))?;
-    match in_folder(home, plan, requests, settings, progress, interrupt, &folder) {
+    match in_folder(of, &folder) {
         Ok(results) => {
             folder.publish()?;
             Ok((results, folder.path.clone()))
@@ -135,15 +146,8 @@ pub fn run(
     }
 }
 
-fn in_folder(
-    home: &Home,
-    plan: &Plan,
-    requests: &Requests,
-    settings: &Settings,
-    progress: &Progress,
-    interrupt: &Interrupt,
-    folder: &RunFolder,
-) -> Result<Results> {
+fn in_folder(of: Run<'_>, folder: &RunFolder) -> Result<Results> {
+    let Run { home, plan, settings, progress, interrupt, .. } = of;
     let begun = Instant::now();
     store(&folder.path.join(PLAN), plan)?;
     let accelerator = accel::choose(&home.cache, settings.accelerator)?;
@@ -152,9 +156,9 @@ fn in_folder(
     }
     let room_mib = CASE_MIB * settings.jobs as u64;
     scratch::check_space(&folder.path, room_mib, "running cases")?;
-    let (machines, used) = machines(home, plan, requests, &accelerator, settings, progress, interrupt)?;
+    let (machines, used) = machines(of, &accelerator)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let records = runtime.block_on(play_all(plan, &machines, folder, settings, progress, interrupt));
+    let records = runtime.block_on(play_all(of, &machines, folder));
     let cases = judge::judge_all(plan, &records);
     let interrupted = interrupt.flag().load(Ordering::Relaxed);
     let results = report::results(
@@ -192,15 +196,8 @@ pub fn machine_of(
 }
 
 /// Builds what the plan needs. A kernel that does not build has rows all the same.
-fn machines(
-    home: &Home,
-    plan: &Plan,
-    requests: &Requests,
-    accelerator: &Accelerator,
-    settings: &Settings,
-    progress: &Progress,
-    interrupt: &Interrupt,
-) -> Result<(Machines, Vec<KernelUsed>)> {
+fn machines(of: Run<'_>, accelerator: &Accelerator) -> Result<(Machines, Vec<KernelUsed>)> {
+    let Run { home, plan, requests, settings, progress, interrupt } = of;
     let options = kernel::Options { offline: settings.offline, jobs: Some(settings.jobs) };
     let mut image = None;
     let mut machines = BTreeMap::new();
@@ -253,14 +250,8 @@ fn machine(built: &Built, image: &image::Image, accelerator: &Accelerator, setti
 /// What a kernel's cases run on; the reason when it could not be built.
 type Machines = BTreeMap<String, std::result::Result<(Machine, Built), String>>;
 
-async fn play_all(
-    plan: &Plan,
-    machines: &Machines,
-    folder: &RunFolder,
-    settings: &Settings,
-    progress: &Progress,
-    interrupt: &Interrupt,
-) -> Vec<Record> {
+async fn play_all(of: Run<'_>, machines: &Machines, folder: &RunFolder) -> Vec<Record> {
+    let Run { plan, settings, progress, interrupt, .. } = of;
     let playable = plan.cases.iter().filter(|case| case.excluded.is_none()).count();
     let bar = progress.bar("cases", Some(playable as u64));
     let bar = &bar;

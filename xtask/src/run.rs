@@ -13,7 +13,7 @@ use holdfast::outcome::{Exit, bad_input};
 use holdfast::plan::{Plan, PlanFile};
 use holdfast::progress::Progress;
 use holdfast::report::render;
-use holdfast::run::{Interrupt, Requests, Settings, run};
+use holdfast::run::{self as library, Interrupt, Requests, Settings, run};
 use holdfast::runs;
 use holdfast::scenario::{Scenario, load_file};
 
@@ -163,7 +163,9 @@ pub(crate) fn play(run_args: &Run, home: &Home) -> Result<(Exit, PathBuf)> {
     let progress = Progress::new(run_args.how.quiet);
     doctor::provide(run_args.install && !run_args.how.offline, &progress)?;
     let interrupt = Interrupt::listen()?;
-    let (results, folder) = run(home, &plan, &requests, &run_args.how.settings(), &progress, &interrupt)?;
+    let settings = &run_args.how.settings();
+    let (plan, requests, progress, interrupt) = (&plan, &requests, &progress, &interrupt);
+    let (results, folder) = run(library::Run { home, plan, requests, settings, progress, interrupt })?;
     outln!("{}", render(&results, &folder));
     Ok((exit(results.exit), folder))
 }

@@ -52,7 +52,10 @@ pub(super) fn check_is_kernel(files: &Files, label: &str) -> Result<()> {
     if files.contains_key("Kconfig") && files.contains_key("arch/x86/Kconfig") {
         return Ok(());
     }
-    Err(bad_input(format!("{label}: no Linux source (neither Kconfig nor arch/x86/Kconfig)")))
+    Err(bad_input(format!(
+        "{label}: no Linux source (neither Kconfig nor arch/x86/Kconfig among the files git knows or does not \
+         ignore; Debian's source package ignores them all: `git add -f .`)"
+    )))
 }
 
 /// Every source file of the tree as it is now: changed and new ones, not the deleted ones.
