@@ -204,12 +204,8 @@ fn a_killed_shell_takes_its_machine_along() {
 }
 
 #[test]
-#[ignore = "boots machines"]
+#[ignore = "waits for the whole deadline of a boot: only with --full"]
 fn a_guest_that_never_says_hello_is_given_up_in_time() {
-    if std::env::var_os("HOLDFAST_FULL").is_none() {
-        // It takes the whole deadline of a boot; supervision.rs has the same against a fake.
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let (code, text) =
         run(folder.path(), &["controls/anonymous", "--kernel", MAINLINE, "--append", "rdinit=/bin/sh"]);
