@@ -4,16 +4,16 @@
 use std::fmt;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use holdfast_protocol::Reply;
 use serde::Serialize;
 
 use crate::home::Home;
-use crate::machine::{Broken, Machine, QEMU, Vm};
+use crate::judge::unready;
+use crate::machine::{Broken, Machine, Vm, floor};
 use crate::outcome::Interrupted;
 use crate::progress::Progress;
 use crate::run::Interrupt;
@@ -66,7 +66,7 @@ pub fn boots(
         if interrupt.flag().load(Ordering::Relaxed) {
             return Err(Interrupted.into());
         }
-        floor_ms.push(floor(machine, floor_image)?);
+        floor_ms.push(millis(floor(machine, floor_image)?));
         bar.step("floor");
         hello_ms.push(runtime.block_on(hello(home, machine, interrupt))?);
         bar.step("hello");
@@ -85,27 +85,6 @@ pub fn boots(
     })
 }
 
-/// The floor's command line is fixed and never tuned: q35, SeaBIOS, `-cpu max`, one processor,
-/// 512 MiB, no pmem, the kernel's console on a serial port, an init that powers off.
-fn floor(machine: &Machine, image: &Path) -> Result<u64> {
-    let begun = Instant::now();
-    let status = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", QEMU])
-        .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
-        .args(["-machine", &format!("q35,accel={}", machine.accelerator.kind.name())])
-        .args(["-cpu", "max", "-smp", "1", "-m", "512M", "-serial", "null"])
-        .arg("-kernel")
-        .arg(&machine.kernel)
-        .arg("-initrd")
-        .arg(image)
-        .args(["-append", "console=ttyS0 loglevel=5 oops=panic panic=-1 -- holdfast.floor"])
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("cannot run setpriv and {QEMU}"))?;
-    anyhow::ensure!(status.success(), "the floor's QEMU ended with {status}");
-    Ok(millis(begun.elapsed()))
-}
-
 async fn hello(home: &Home, machine: &Machine, interrupt: &Interrupt) -> Result<u64> {
     let folder = Scratch::new(&home.cache, "bench")?;
     let mut vm = Vm::spawn(machine, folder.path(), interrupt.wish())?;
@@ -116,10 +95,9 @@ async fn hello(home: &Home, machine: &Machine, interrupt: &Interrupt) -> Result<
     match said {
         Ok(Reply::Hello(hello)) => {
             // A guest that gave something up early is not a fast one.
-            let mut trouble = hello.pmem.iter().map(|pmem| &pmem.trouble).chain([&hello.rdma.trouble]);
-            match trouble.find(|trouble| !trouble.is_empty()) {
+            match unready(&hello) {
                 None => Ok(after),
-                Some(trouble) => anyhow::bail!("the guest is not ready: {trouble}"),
+                Some(why) => Err(anyhow::anyhow!(why)),
             }
         }
         Ok(other) => anyhow::bail!("the guest said something else than hello: {other:?}"),

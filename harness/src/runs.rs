@@ -146,15 +146,6 @@ pub fn tidy(runs: &Path) -> usize {
     dead.into_iter().take(surplus).filter(|run| fs::remove_dir_all(run).is_ok()).count()
 }
 
-/// Removes a run that nobody is writing.
-///
-/// # Errors
-/// When it is alive, or cannot be removed.
-pub fn remove(run: &Path) -> Result<()> {
-    anyhow::ensure!(is_dead(run), "{} is being written", run.display());
-    fs::remove_dir_all(run).with_context(|| format!("cannot remove {}", run.display()))
-}
-
 /// Nobody holds the run's lock.
 #[must_use]
 pub fn is_dead(run: &Path) -> bool {

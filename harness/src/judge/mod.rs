@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use oracles::OracleResult;
 pub use steps::{StepResult, StepStatus, scaled};
 
-use holdfast_protocol::Place;
+use holdfast_protocol::{Hello, Place};
 
 use crate::contract::{Contract, PINS_BALANCED};
 use crate::outcome::Kind;
@@ -234,16 +234,8 @@ fn precondition(case: &PlannedCase, record: &Record) -> Option<String> {
     if hello.kernel != record.release {
         return Some(format!("the guest runs {}, not {}", hello.kernel, record.release));
     }
-    for place in [Place::Ext4, Place::Xfs, Place::Devdax] {
-        if !hello.pmem.iter().any(|pmem| pmem.place == place) {
-            return Some(format!("the guest has no {place:?}"));
-        }
-    }
-    let pmem = hello.pmem.iter().map(|pmem| (format!("{:?}", pmem.place).to_lowercase(), &pmem.trouble));
-    let trouble =
-        pmem.chain([("rdma".to_owned(), &hello.rdma.trouble)]).find(|(_, trouble)| !trouble.is_empty());
-    if let Some((what, trouble)) = trouble {
-        return Some(format!("the guest's {what} is not ready: {trouble}"));
+    if let Some(why) = unready(hello) {
+        return Some(why);
     }
     for name in case.setup.files.keys() {
         if !record.files.iter().any(|file| file.name == *name) {
@@ -268,6 +260,20 @@ fn precondition(case: &PlannedCase, record: &Record) -> Option<String> {
         Some(_) => None,
         None => Some("the standing oracles were not consulted".to_owned()),
     }
+}
+
+/// What a guest that introduced itself lacks; `None` when it has all three NVDIMMs and the RDMA link.
+#[must_use]
+pub fn unready(hello: &Hello) -> Option<String> {
+    for place in [Place::Ext4, Place::Xfs, Place::Devdax] {
+        if !hello.pmem.iter().any(|pmem| pmem.place == place) {
+            return Some(format!("the guest has no {place:?}"));
+        }
+    }
+    let pmem = hello.pmem.iter().map(|pmem| (format!("{:?}", pmem.place).to_lowercase(), &pmem.trouble));
+    let (what, trouble) =
+        pmem.chain([("rdma".to_owned(), &hello.rdma.trouble)]).find(|(_, trouble)| !trouble.is_empty())?;
+    Some(format!("the guest's {what} is not ready: {trouble}"))
 }
 
 /// The first splat the contract does not declare, and a note for each that it does.

@@ -7,8 +7,9 @@ mod command;
 mod qmp;
 mod vm;
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use holdfast_protocol::{Device, Place};
@@ -80,4 +81,29 @@ pub fn interactive(home: &Home, machine: &Machine) -> Result<()> {
     let status = status.context("cannot run setpriv and sh")?;
     anyhow::ensure!(status.success(), "QEMU ended with {status}");
     Ok(())
+}
+
+/// Boots a kernel whose init powers off at once, and gives QEMU's whole life: what a boot is measured
+/// against. The command line is fixed and never tuned: q35, SeaBIOS, `-cpu max`, one processor,
+/// 512 MiB, no pmem, the kernel's console on a serial port.
+///
+/// # Errors
+/// When QEMU cannot be run or ends with an error.
+pub fn floor(machine: &Machine, image: &Path) -> Result<Duration> {
+    let begun = Instant::now();
+    let status = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", QEMU])
+        .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
+        .args(["-machine", &format!("q35,accel={}", machine.accelerator.kind.name())])
+        .args(["-cpu", "max", "-smp", "1", "-m", "512M", "-serial", "null"])
+        .arg("-kernel")
+        .arg(&machine.kernel)
+        .arg("-initrd")
+        .arg(image)
+        .args(["-append", "console=ttyS0 loglevel=5 oops=panic panic=-1 -- holdfast.floor"])
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot run setpriv and {QEMU}"))?;
+    anyhow::ensure!(status.success(), "the floor's QEMU ended with {status}");
+    Ok(begun.elapsed())
 }
