@@ -18,6 +18,9 @@ pub struct Fact {
     pub at_ms: u64,
     /// From issue to return, or to the moment the guest stopped waiting, in milliseconds.
     pub took_ms: u64,
+    /// The part of `took_ms` in which the guest as a whole did not run (a loaded or stopped host), in
+    /// milliseconds.
+    pub stalled_ms: u64,
 }
 
 /// What came back from an operation.
@@ -118,12 +121,27 @@ pub struct Hello {
     pub started_ms: u64,
     /// Guest uptime now, in milliseconds.
     pub ready_ms: u64,
+    /// The part of the time between the two in which the guest as a whole did not run, in milliseconds.
+    pub stalled_ms: u64,
+    /// `/proc/sys/kernel/random/boot_id`: the same in every copy of a saved machine, in no other guest.
+    pub boot_id: String,
     /// The NVDIMMs.
     pub pmem: Vec<PmemFact>,
     /// The RDMA link.
     pub rdma: RdmaFact,
     /// Processors online.
     pub cpus: u32,
+}
+
+/// A guest that was told what makes it different from other copies of the same machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Awake {
+    /// As in [`Hello`]: shows which machine this is a copy of.
+    pub boot_id: String,
+    /// CLOCK_REALTIME after it was set, in nanoseconds.
+    pub unix_ns: u64,
+    /// Guest uptime, in milliseconds.
+    pub at_ms: u64,
 }
 
 /// One NVDIMM as it came up.
@@ -135,6 +153,9 @@ pub struct PmemFact {
     pub device: String,
     /// Where it is mounted; empty for device DAX.
     pub mount: String,
+    /// Where the device's first byte lies within the NVDIMM, in bytes: behind the namespace's info block
+    /// and page structures (`resource` of the namespace's pfn or dax device less that of its region).
+    pub data_at: u64,
     /// Empty, or why it is not ready.
     pub trouble: String,
 }
@@ -192,20 +213,7 @@ pub struct UmountFact {
     pub errno: i32,
 }
 
-/// How the checker of one file system ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FsckFact {
-    /// Which file system.
-    pub on: Place,
-    /// The command.
-    pub command: String,
-    /// Its exit status; 0 means clean. `None` when it did not run, or was killed.
-    pub status: Option<i32>,
-    /// The end of what it printed.
-    pub output: String,
-}
-
-/// What the standing oracles look at, gathered after the last step in this order.
+/// What the standing oracles look at in the guest, gathered after the last step in this order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Oracles {
     /// Pins before the first step.
@@ -220,8 +228,6 @@ pub struct Oracles {
     pub stuck: Vec<StuckTask>,
     /// How each file system was unmounted.
     pub umount: Vec<UmountFact>,
-    /// What each checker said.
-    pub fsck: Vec<FsckFact>,
     /// The kernel log from the case's mark on, its last line included.
     pub log: Vec<LogLine>,
     /// The mark at the beginning of the window was still in the log.

@@ -14,7 +14,7 @@ mod op;
 mod order;
 
 pub use fact::{
-    COMPLETION_STATUSES, Fact, FileFact, FsckFact, Hello, LogLine, Oracles, Outcome, PinCounts, PmemFact,
+    Awake, COMPLETION_STATUSES, Fact, FileFact, Hello, LogLine, Oracles, Outcome, PinCounts, PmemFact,
     RdmaFact, StuckTask, UmountFact,
 };
 pub use frame::{FrameError, MAX_FRAME_BYTES, read_frame, write_frame};
@@ -27,4 +27,4 @@ pub use order::{ActorSetup, ConfigMismatch, FileSetup, HandlerSetup, Order, Repl
 pub const PORT_NAME: &str = "holdfast.agent";
 
 /// Version of this protocol; the host refuses an agent that says another one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;

@@ -1,17 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Orders of the host and the replies of the guest, one to one.
+//!
+//! Waits are given in the guest's progress: its clock, less the time in which the guest as a whole did not
+//! run. On a loaded host a wait takes longer and shows the same.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fact::{Fact, FileFact, Hello, Oracles};
+use crate::fact::{Awake, Fact, FileFact, Hello, Oracles};
 use crate::op::{Op, Place};
 
 /// What the host asks for. Every order gets exactly one [`Reply`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
+    /// Set what must not be the same in two copies of a machine; the first order of every case:
+    /// [`Reply::Awake`].
+    Wake {
+        /// CLOCK_REALTIME, in nanoseconds.
+        unix_ns: u64,
+        /// Goes into the kernel's random number generator, which is then made to draw from it.
+        seed: u64,
+    },
     /// Compare requested options with `/proc/config.gz`: [`Reply::Config`].
     CheckConfig {
         /// Option name without `CONFIG_`, and its requested value (`y`, `n`, `m`, a number, a quoted string).
@@ -28,7 +39,7 @@ pub enum Order {
         actor: String,
         /// What is done.
         op: Op,
-        /// How long to wait, in milliseconds of the guest's clock.
+        /// How long to wait, in milliseconds of the guest's progress.
         wait_ms: u64,
     },
     /// Issue an operation and do not wait: [`Reply::Started`].
@@ -44,7 +55,7 @@ pub enum Order {
     Await {
         /// Id of the awaited step.
         step: String,
-        /// How long to wait, in milliseconds of the guest's clock.
+        /// How long to wait, in milliseconds of the guest's progress.
         wait_ms: u64,
     },
     /// Assert that a started or blocked step has not returned and does not for this long:
@@ -52,16 +63,14 @@ pub enum Order {
     Still {
         /// Id of the watched step.
         step: String,
-        /// How long to watch, in milliseconds of the guest's clock.
+        /// How long to watch, in milliseconds of the guest's progress.
         for_ms: u64,
     },
     /// End all actors and consult the standing oracles: [`Reply::Finished`].
     Finish {
-        /// How long a killed actor may take to be gone, in milliseconds of the guest's clock.
+        /// How long a killed actor may take to be gone, in milliseconds of the guest's progress.
         settle_ms: u64,
     },
-    /// Power the machine off; there is no reply.
-    PowerOff,
 }
 
 /// What the guest answers.
@@ -70,6 +79,8 @@ pub enum Order {
 pub enum Reply {
     /// The guest is ready; sent once, unasked.
     Hello(Hello),
+    /// To [`Order::Wake`].
+    Awake(Awake),
     /// To [`Order::CheckConfig`]: the options that differ.
     Config(Vec<ConfigMismatch>),
     /// To [`Order::Prepare`]: what the declared files really are.
