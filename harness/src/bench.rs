@@ -87,7 +87,7 @@ pub fn boots(
 
 async fn hello(home: &Home, machine: &Machine, interrupt: &Interrupt) -> Result<u64> {
     let folder = Scratch::new(&home.cache, "bench")?;
-    let mut vm = Vm::spawn(machine, folder.path(), interrupt.wish())?;
+    let mut vm = Vm::boot(machine, folder.path(), interrupt.wish())?;
     let said = vm.hello(DEADLINE).await;
     let after = millis(vm.age());
     vm.stop().await;

@@ -6,78 +6,103 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use holdfast_protocol::{Fact, Order, Outcome, Reply};
+use holdfast_protocol::{Fact, Hello, Order, Outcome, Reply};
 
+use crate::fsck;
 use crate::judge::scaled;
-use crate::machine::{Broken, CONSOLE, Cancel, Machine, Vm};
+use crate::machine::ready::{self, unexpected};
+use crate::machine::{Broken, CONSOLE, Cancel, Machine, Saved, Vm};
 use crate::plan::{PlannedCase, PlannedStep};
-use crate::record::{End, Record};
+use crate::record::{End, Origin, Record};
+use crate::runs::remove_images;
 use crate::scenario::Action;
 use crate::splat::splats;
 
-/// Within this time, in milliseconds, a guest is ready on the reference machine (2 cores, TCG) also
-/// when a second one boots beside it; alone it takes 1,500 (docs/performance.md). A guest that takes
-/// twice as long gets twice the time for everything else.
-pub const REFERENCE_HELLO_MS: f64 = 2_500.0;
+/// Within this time of its own, in milliseconds, the agent is ready on the reference machine (2 cores, TCG)
+/// also when a second guest boots beside it; alone it takes half of that (docs/performance.md). A guest that
+/// takes twice as long, as one with a debug kernel does, gets twice the time for everything else.
+pub const REFERENCE_READY_MS: f64 = 800.0;
 /// A guest slower than this is not waited for as long as it would need.
 const SLOWEST_PACE: f64 = 40.0;
-/// Nothing is known of a guest's pace before its hello; a debug kernel needs 25 s.
-const HELLO_DEADLINE: Duration = Duration::from_secs(90);
 /// What an order may take beyond the wait it asks for, before pace.
 const ORDER_SLACK_MS: u64 = 10_000;
 /// Writing and syncing the files, starting the actors.
 const PREPARE_MS: u64 = 20_000;
 /// How long a killed actor may take to be gone.
 const SETTLE_MS: u64 = 2_000;
-/// Killing, counting, unmounting and checking two file systems.
+/// Killing, counting and unmounting two file systems.
 const FINISH_MS: u64 = 60_000;
 
-/// What is known of the kernel before it boots.
+/// What a case is played on.
 #[derive(Clone, Copy, Debug)]
-pub struct Expected<'a> {
-    /// `uname -r`.
+pub struct Ground<'a> {
+    /// What to boot.
+    pub machine: &'a Machine,
+    /// `uname -r` of its kernel.
     pub release: &'a str,
-    /// The options it was asked for.
+    /// The options the kernel was asked for.
     pub requests: &'a [(String, String)],
+    /// What to copy instead of booting, or why not; without a reason when nobody wants a copy.
+    pub saved: Result<&'a Saved, &'a str>,
 }
 
 /// Plays a case in `folder`; `say` hears what is being done.
 pub async fn play(
     case: &PlannedCase,
-    machine: &Machine,
-    kernel: &Expected<'_>,
+    ground: &Ground<'_>,
+    seed: u64,
     folder: &Path,
     cancel: Cancel,
     say: &dyn Fn(&str),
 ) -> Record {
     let begun = Instant::now();
-    let mut record = Record { release: kernel.release.to_owned(), ..Record::empty(End::Complete) };
-    match Vm::spawn(machine, folder, cancel) {
-        Err(error) => record.end = End::Fault { why: format!("{error:#}") },
+    let mut record = Record { release: ground.release.to_owned(), seed, ..Record::empty(End::Complete) };
+    let mut doing = String::new();
+    match begin(ground, folder, cancel, &mut record, &mut doing, say).await {
+        Err((broken, vm)) => record.end = end(broken, doing, vm, &mut record).await,
         Ok(mut vm) => {
-            let mut doing = "boot".to_owned();
-            if let Err(broken) = conduct(case, kernel.requests, &mut vm, &mut record, &mut doing, say).await {
-                record.end = end(broken, doing, &mut vm).await;
+            record.phases.machine_ms = millis(begun.elapsed());
+            let played = conduct(case, &mut vm, &mut record, &mut doing, say).await;
+            record.qemu_peak_kib = vm.peak_memory_kib().unwrap_or(0);
+            let before = Instant::now();
+            match played {
+                Err(broken) => record.end = end(broken, doing, Some(vm), &mut record).await,
+                Ok(()) => stop(vm, &mut record).await,
             }
-            say("stop");
-            let ended = vm.stop().await;
-            if ended.contains("survived") {
-                record.end = End::Fault { why: ended };
+            record.phases.stop_ms = millis(before.elapsed());
+        }
+    }
+    if record.end == End::Complete {
+        let before = Instant::now();
+        say("the checkers of the file systems");
+        if let (Some(hello), Some(oracles)) = (&record.hello, &record.oracles) {
+            match fsck::check(folder, hello, &oracles.umount).await {
+                Ok(facts) => record.fsck = facts,
+                Err(error) => record.end = End::Fault { why: format!("{error:#}") },
             }
         }
+        record.phases.fsck_ms = millis(before.elapsed());
     }
     // The console may end in the middle of a character.
     let console = fs::read(folder.join(CONSOLE)).unwrap_or_default();
-    record.console = splats(String::from_utf8_lossy(&console).lines());
+    record.console.extend(splats(String::from_utf8_lossy(&console).lines()));
     record.took_ms = millis(begun.elapsed());
     record
 }
 
-async fn end(broken: Broken, during: String, vm: &mut Vm) -> End {
+/// How a case ended that broke off, and its machine with it.
+async fn end(broken: Broken, during: String, vm: Option<Vm>, record: &mut Record) -> End {
+    let Some(mut vm) = vm else { return as_end(broken, during, String::new()) };
+    let state = if matches!(broken, Broken::Deadline(_)) { vm.state().await } else { String::new() };
+    let end = as_end(broken, during, state);
+    stop(vm, record).await;
+    if record.end == End::Complete { end } else { record.end.clone() }
+}
+
+fn as_end(broken: Broken, during: String, state: String) -> End {
     match broken {
         Broken::Ended(how) => End::QemuEnded { how, during },
         Broken::Deadline(after) => {
-            let state = vm.state().await;
             let during = if state.is_empty() { during } else { format!("{during} (QEMU says: {state})") };
             End::Deadline { during, after_ms: millis(after) }
         }
@@ -86,46 +111,124 @@ async fn end(broken: Broken, during: String, vm: &mut Vm) -> End {
     }
 }
 
+async fn stop(vm: Vm, record: &mut Record) {
+    let ended = vm.stop().await;
+    if ended.contains("survived") {
+        record.end = End::Fault { why: ended };
+    }
+}
+
+/// A machine that broke before the case began, if it came to be at all.
+type Lost = (Broken, Option<Vm>);
+
+/// A guest that waits for the case: a copy where there is one to copy, else one that boots.
+async fn begin(
+    ground: &Ground<'_>,
+    folder: &Path,
+    cancel: Cancel,
+    record: &mut Record,
+    doing: &mut String,
+    say: &dyn Fn(&str),
+) -> Result<Vm, Lost> {
+    match ground.saved {
+        Ok(saved) => {
+            "restore".clone_into(doing);
+            say(doing);
+            match restore(ground.machine, saved, folder, cancel.clone(), record).await {
+                Ok(vm) => return Ok(vm),
+                Err((Broken::Cancelled, vm)) => return Err((Broken::Cancelled, vm)),
+                Err((broken, vm)) => {
+                    record.cold_because = match as_end(broken, "restore".to_owned(), String::new()) {
+                        End::QemuEnded { how, .. } => format!("the copy's QEMU ended: {how}"),
+                        End::Deadline { after_ms, .. } => {
+                            format!("the copy did not answer within {after_ms} ms")
+                        }
+                        End::Fault { why } => why,
+                        other => format!("{other:?}"),
+                    };
+                    if let Some(vm) = vm {
+                        vm.stop().await;
+                    }
+                    // What is left of it must not be booted from.
+                    remove_images(folder);
+                }
+            }
+        }
+        Err(why) => why.clone_into(&mut record.cold_because),
+    }
+    "boot".clone_into(doing);
+    say(doing);
+    boot(ground, folder, cancel, record, doing).await
+}
+
+async fn restore(
+    machine: &Machine,
+    saved: &Saved,
+    folder: &Path,
+    cancel: Cancel,
+    record: &mut Record,
+) -> Result<Vm, Lost> {
+    let mut vm = Vm::copy(machine, saved, folder, cancel).map_err(|error| (Broken::Fault(error), None))?;
+    match ready::resume(&mut vm, saved, record.seed).await {
+        Err(broken) => Err((broken, Some(vm))),
+        Ok(_) => {
+            record.machine = Origin::Restored;
+            record.pace = pace(saved.hello());
+            record.hello = Some(saved.hello().clone());
+            record.config = saved.config().to_vec();
+            record.console = saved.console().to_vec();
+            Ok(vm)
+        }
+    }
+}
+
+async fn boot(
+    ground: &Ground<'_>,
+    folder: &Path,
+    cancel: Cancel,
+    record: &mut Record,
+    doing: &mut String,
+) -> Result<Vm, Lost> {
+    record.machine = Origin::Cold;
+    let mut vm = Vm::boot(ground.machine, folder, cancel).map_err(|error| (Broken::Fault(error), None))?;
+    let mut first_words = async || {
+        let hello = ready::hello(&mut vm).await?;
+        record.pace = pace(&hello);
+        record.hello = Some(hello);
+        "the check of the kernel's configuration".clone_into(doing);
+        record.config = ready::check_config(&mut vm, ground.requests).await?;
+        ready::wake(&mut vm, record.seed).await
+    };
+    match first_words().await {
+        Ok(_) => Ok(vm),
+        Err(broken) => Err((broken, Some(vm))),
+    }
+}
+
+/// How slow the guest was in becoming ready, without the time in which it stood still.
+fn pace(hello: &Hello) -> f64 {
+    let ready_ms = hello.ready_ms.saturating_sub(hello.started_ms).saturating_sub(hello.stalled_ms);
+    (ready_ms as f64 / REFERENCE_READY_MS).clamp(1.0, SLOWEST_PACE)
+}
+
 async fn conduct(
     case: &PlannedCase,
-    requests: &[(String, String)],
     vm: &mut Vm,
     record: &mut Record,
     doing: &mut String,
     say: &dyn Fn(&str),
 ) -> Result<(), Broken> {
-    say(doing);
-    match vm.hello(HELLO_DEADLINE).await? {
-        Reply::Hello(hello) => {
-            let after_ms = millis(vm.age());
-            record.hello_after_ms = Some(after_ms);
-            record.pace = (after_ms as f64 / REFERENCE_HELLO_MS).clamp(1.0, SLOWEST_PACE);
-            if hello.protocol != holdfast_protocol::VERSION {
-                let why = format!(
-                    "the agent speaks protocol {}, this is {}",
-                    hello.protocol,
-                    holdfast_protocol::VERSION
-                );
-                return Err(Broken::Fault(anyhow::anyhow!(why)));
-            }
-            record.hello = Some(hello);
-        }
-        other => return Err(unexpected(&other)),
-    }
+    let mut lap = Instant::now();
+    let mut next_lap = || millis(std::mem::replace(&mut lap, Instant::now()).elapsed());
     let pace = record.pace;
     let slack = |ms: u64| Duration::from_millis(scaled(ms + ORDER_SLACK_MS, pace));
-    "the check of the kernel's configuration".clone_into(doing);
-    let requests = requests.iter().map(|(option, value)| (bare(option), value.clone())).collect();
-    match vm.exchange(&Order::CheckConfig { requests }, slack(0)).await? {
-        Reply::Config(mismatches) => record.config = mismatches,
-        other => return Err(unexpected(&other)),
-    }
     "preparation".clone_into(doing);
     say(doing);
     match vm.exchange(&Order::Prepare(case.setup.clone()), slack(PREPARE_MS)).await? {
         Reply::Prepared(files) => record.files = files,
         other => return Err(unexpected(&other)),
     }
+    record.phases.prepare_ms = next_lap();
     for step in case.steps.iter().filter(|step| step.excluded.is_none()) {
         doing.clone_from(&step.id);
         say(&format!("{} {}", step.id, step.label()));
@@ -138,11 +241,13 @@ async fn conduct(
                 outcome: Outcome::Returned(0),
                 at_ms,
                 took_ms: 0,
+                stalled_ms: 0,
             },
             (other, _) => return Err(unexpected(&other)),
         };
         record.facts.insert(step.id.clone(), fact);
     }
+    record.phases.steps_ms = next_lap();
     "the standing oracles".clone_into(doing);
     say(doing);
     let finish = Order::Finish { settle_ms: scaled(SETTLE_MS, pace) };
@@ -150,12 +255,8 @@ async fn conduct(
         Reply::Finished(oracles) => record.oracles = Some(oracles),
         other => return Err(unexpected(&other)),
     }
+    record.phases.oracles_ms = next_lap();
     Ok(())
-}
-
-/// The protocol names options as Kconfig does; requests carry the prefix of a `.config`.
-fn bare(option: &str) -> String {
-    option.strip_prefix("CONFIG_").unwrap_or(option).to_owned()
 }
 
 /// The order of a step, and how long the guest will wait for it.
@@ -173,13 +274,6 @@ fn order(step: &PlannedStep, pace: f64) -> (Order, u64) {
             (Order::Still { step: watched.clone(), for_ms: scaled(*for_ms, pace) }, *for_ms)
         }
     }
-}
-
-fn unexpected(reply: &Reply) -> Broken {
-    Broken::Fault(match reply {
-        Reply::Refused { why } => anyhow::anyhow!("the agent refused: {why}"),
-        other => anyhow::anyhow!("the agent answered something else: {other:?}"),
-    })
 }
 
 fn millis(duration: Duration) -> u64 {

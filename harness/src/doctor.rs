@@ -66,9 +66,9 @@ pub const NEEDS: &[Need] = &[
     need("libnl-3.a", "libnl-3-dev", Stage::Holdfast, "the agent's RDMA, static"),
     need("libnl-route-3.a", "libnl-route-3-dev", Stage::Holdfast, "the agent's RDMA, static"),
     need("mkfs.ext4", "e2fsprogs", Stage::Guest, "goes into the guest"),
-    need("e2fsck", "e2fsprogs", Stage::Guest, "goes into the guest"),
+    need("e2fsck", "e2fsprogs", Stage::Guest, "checks a case's ext4"),
     need("mkfs.xfs", "xfsprogs", Stage::Guest, "goes into the guest"),
-    need("xfs_repair", "xfsprogs", Stage::Guest, "goes into the guest"),
+    need("xfs_repair", "xfsprogs", Stage::Guest, "checks a case's XFS"),
     need("busybox", "busybox", Stage::Guest, "the guest's shell"),
 ];
 

@@ -8,6 +8,7 @@ use std::fmt;
 
 use holdfast_protocol::{ConfigMismatch, Fact, LogLine, Oracles, Outcome, StuckTask};
 
+use crate::fsck::FsckFact;
 use crate::judge::judge_all;
 use crate::outcome::Kind;
 use crate::plan::{Plan, PlannedCase, PlannedStep};
@@ -86,6 +87,7 @@ fn alterations(case: &PlannedCase, record: &Record) -> Vec<Altered> {
             alteration: "did not come".into(),
             record: Record {
                 oracles: record.oracles.clone().map(cleaned).or_else(|| Some(cleaned(Oracles::default()))),
+                fsck: with_status(&record.fsck, Some(0)),
                 console: Vec::new(),
                 end: End::Complete,
                 ..record.clone()
@@ -101,6 +103,11 @@ fn alterations(case: &PlannedCase, record: &Record) -> Vec<Altered> {
             fact: format!("oracle {fact}"),
             alteration: alteration.to_owned(),
             record: Record { oracles: Some(oracles), ..record.clone() },
+        }));
+        all.extend(of_fsck(&record.fsck).into_iter().map(|(alteration, fsck)| Altered {
+            fact: "oracle fsck".to_owned(),
+            alteration: alteration.to_owned(),
+            record: Record { fsck, ..record.clone() },
         }));
     }
     all
@@ -232,15 +239,24 @@ fn of_oracles(seen: &Oracles) -> Vec<(&'static str, &'static str, Oracles)> {
     with("umount", "shows EBUSY", &|one| one.umount.iter_mut().for_each(|umount| umount.errno = 16));
     with("umount", "is dropped", &|one| one.umount.clear());
     with("umount", "is half done", &|one| one.umount.truncate(1));
-    with("fsck", "shows damage", &|one| one.fsck.iter_mut().for_each(|fsck| fsck.status = Some(4)));
-    with("fsck", "is dropped", &|one| one.fsck.clear());
-    with("fsck", "is half done", &|one| one.fsck.truncate(1));
-    with("fsck", "has no status", &|one| one.fsck.iter_mut().for_each(|fsck| fsck.status = None));
     with("log", "shows a warning", &|one| {
         one.log.push(LogLine { at_us: 0, text: "WARNING: CPU: 0 PID: 1 at fs/x.c:1 altered+0x1/0x2".into() });
     });
     with("log", "has lost its mark", &|one| one.log_mark_found = false);
     all
+}
+
+fn of_fsck(seen: &[FsckFact]) -> Vec<(&'static str, Vec<FsckFact>)> {
+    vec![
+        ("shows damage", with_status(seen, Some(4))),
+        ("is dropped", Vec::new()),
+        ("is half done", seen.iter().take(1).cloned().collect()),
+        ("has no status", with_status(seen, None)),
+    ]
+}
+
+fn with_status(seen: &[FsckFact], status: Option<i32>) -> Vec<FsckFact> {
+    seen.iter().map(|fact| FsckFact { status, ..fact.clone() }).collect()
 }
 
 /// What the oracles of a good case would have shown.
@@ -250,7 +266,6 @@ fn cleaned(mut seen: Oracles) -> Oracles {
     seen.leases_left.clear();
     seen.stuck.clear();
     seen.umount.iter_mut().for_each(|umount| umount.errno = 0);
-    seen.fsck.iter_mut().for_each(|fsck| fsck.status = Some(0));
     seen.log.clear();
     seen.log_mark_found = true;
     seen

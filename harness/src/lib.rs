@@ -7,6 +7,8 @@ pub mod case;
 pub mod contract;
 pub mod doctor;
 pub mod flip;
+pub mod fsck;
+pub mod ground;
 pub mod home;
 pub mod image;
 pub mod judge;

@@ -6,7 +6,11 @@ use std::collections::BTreeMap;
 use holdfast_protocol::{ConfigMismatch, Fact, FileFact, Hello, Oracles};
 use serde::{Deserialize, Serialize};
 
+use crate::fsck::FsckFact;
 use crate::splat::Splat;
+
+/// Version of this form.
+pub const FORMAT: u32 = 2;
 
 /// Everything a case's verdict is made from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,8 +23,12 @@ pub struct Record {
     pub release: String,
     /// What the guest said of itself; `None` when it never did.
     pub hello: Option<Hello>,
-    /// From starting QEMU to the guest's hello, in milliseconds of the host.
-    pub hello_after_ms: Option<u64>,
+    /// How the case's machine came to be.
+    pub machine: Origin,
+    /// Why it was booted although it could have been a copy; empty where nobody wanted a copy, or got one.
+    pub cold_because: String,
+    /// What the guest's random numbers were drawn from.
+    pub seed: u64,
     /// Requested options that the running kernel has otherwise.
     pub config: Vec<ConfigMismatch>,
     /// What the declared files really were.
@@ -29,12 +37,48 @@ pub struct Record {
     pub facts: BTreeMap<String, Fact>,
     /// What the standing oracles looked at; `None` when the case did not get that far.
     pub oracles: Option<Oracles>,
+    /// What the checkers said of the unmounted file systems.
+    pub fsck: Vec<FsckFact>,
     /// Splats on the serial console.
     pub console: Vec<Splat>,
     /// What every wait was multiplied with.
     pub pace: f64,
+    /// Where the case's time went.
+    pub phases: Phases,
+    /// The most memory QEMU had in use, in KiB; 0 when nobody looked.
+    pub qemu_peak_kib: u64,
     /// The whole case, in milliseconds of the host.
     pub took_ms: u64,
+}
+
+/// How a case's machine came to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// There was none.
+    #[default]
+    None,
+    /// Booted for this case.
+    Cold,
+    /// A copy of a machine that was saved when it was ready.
+    Restored,
+}
+
+/// Where a case's time went, in milliseconds of the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phases {
+    /// Until the guest had answered its first order; starting QEMU and copying pmem included.
+    pub machine_ms: u64,
+    /// Files, actors, the oracles' base line.
+    pub prepare_ms: u64,
+    /// The steps.
+    pub steps_ms: u64,
+    /// The oracles in the guest, unmounting included.
+    pub oracles_ms: u64,
+    /// Ending QEMU.
+    pub stop_ms: u64,
+    /// Checking the file systems.
+    pub fsck_ms: u64,
 }
 
 /// How playing a case ended.
@@ -76,17 +120,22 @@ impl Record {
     #[must_use]
     pub fn empty(end: End) -> Self {
         Self {
-            format: 1,
+            format: FORMAT,
             end,
             release: String::new(),
             hello: None,
-            hello_after_ms: None,
+            machine: Origin::None,
+            cold_because: String::new(),
+            seed: 0,
             config: Vec::new(),
             files: Vec::new(),
             facts: BTreeMap::new(),
             oracles: None,
+            fsck: Vec::new(),
             console: Vec::new(),
             pace: 1.0,
+            phases: Phases::default(),
+            qemu_peak_kib: 0,
             took_ms: 0,
         }
     }

@@ -14,8 +14,10 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use futures_util::stream::{self, StreamExt as _};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::case;
+use crate::ground::{Ground, Grounds, grounds};
 use crate::home::Home;
 use crate::image;
 use crate::judge::{self, CaseResult};
@@ -41,6 +43,10 @@ pub struct Settings {
     pub jobs: usize,
     /// Keep the pmem images of passes too.
     pub keep: bool,
+    /// Boot every case's machine instead of copying a saved one.
+    pub cold: bool,
+    /// What the cases' seeds are made of.
+    pub seed: u64,
     /// Kernel arguments added.
     pub append: String,
     /// Which accelerator.
@@ -158,7 +164,8 @@ fn in_folder(of: Run<'_>, folder: &RunFolder) -> Result<Results> {
     scratch::check_space(&folder.path, room_mib, "running cases")?;
     let (machines, used) = machines(of, &accelerator)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let records = runtime.block_on(play_all(of, &machines, folder));
+    let grounds = grounds(of, machines, &runtime)?;
+    let records = runtime.block_on(play_all(of, &grounds, folder));
     let cases = judge::judge_all(plan, &records);
     let interrupted = interrupt.flag().load(Ordering::Relaxed);
     let results = report::results(
@@ -250,8 +257,8 @@ fn machine(built: &Built, image: &image::Image, accelerator: &Accelerator, setti
 /// What a kernel's cases run on; the reason when it could not be built.
 type Machines = BTreeMap<String, std::result::Result<(Machine, Built), String>>;
 
-async fn play_all(of: Run<'_>, machines: &Machines, folder: &RunFolder) -> Vec<Record> {
-    let Run { plan, settings, progress, interrupt, .. } = of;
+async fn play_all(of: Run<'_>, grounds: &Grounds, folder: &RunFolder) -> Vec<Record> {
+    let Run { plan, settings, progress, .. } = of;
     let playable = plan.cases.iter().filter(|case| case.excluded.is_none()).count();
     let bar = progress.bar("cases", Some(playable as u64));
     let bar = &bar;
@@ -263,8 +270,7 @@ async fn play_all(of: Run<'_>, machines: &Machines, folder: &RunFolder) -> Vec<R
         if case.excluded.is_some() {
             return (nr, Record::empty(End::Complete));
         }
-        let on = &machines[&case.kernel];
-        let record = try_one(case, on, folder, interrupt, unbootable, bar).await;
+        let record = try_one(of, case, &grounds[&case.kernel], folder, unbootable, bar).await;
         if judge::judge(case, &plan.contracts[&case.contract], &record).green && !settings.keep {
             remove_images(&case_folder(&folder.path, &case.kernel, &case.id));
         }
@@ -283,15 +289,16 @@ async fn play_all(of: Run<'_>, machines: &Machines, folder: &RunFolder) -> Vec<R
 
 /// Plays a case unless its end is known without that.
 async fn try_one<'a>(
+    of: Run<'a>,
     case: &'a PlannedCase,
-    on: &std::result::Result<(Machine, Built), String>,
+    on: &std::result::Result<Ground, String>,
     folder: &RunFolder,
-    interrupt: &Interrupt,
     unbootable: &RefCell<BTreeMap<&'a str, &'a str>>,
     bar: &Bar,
 ) -> Record {
-    let (machine, built) = match on {
-        Ok(machine) => machine,
+    let Run { settings, progress, interrupt, .. } = of;
+    let ground = match on {
+        Ok(ground) => ground,
         Err(why) => return Record::empty(End::Fault { why: why.clone() }),
     };
     if interrupt.flag().load(Ordering::Relaxed) {
@@ -304,9 +311,13 @@ async fn try_one<'a>(
     }
     let name = format!("{} on {}", case.id, case.kernel);
     let say = |what: &str| bar.note(&format!("{name}: {what}"));
-    let played = play(case, machine, built, folder, interrupt.wish(), &say).await;
+    let seed = seed_of(settings.seed, &case.kernel, &case.id);
+    let played = play(case, ground, seed, folder, interrupt.wish(), &say).await;
     bar.step(&name);
     let record = played.unwrap_or_else(|error| Record::empty(End::Fault { why: format!("{error:#}") }));
+    if let Some(why) = ground.heed(&record) {
+        progress.say(why);
+    }
     if case.control && record.hello.is_none() && record.end != End::Cancelled {
         unbootable.borrow_mut().insert(&case.kernel, &case.id);
     }
@@ -315,18 +326,30 @@ async fn try_one<'a>(
 
 async fn play(
     case: &PlannedCase,
-    machine: &Machine,
-    built: &Built,
+    ground: &Ground,
+    seed: u64,
     folder: &RunFolder,
     wish: Cancel,
     say: &dyn Fn(&str),
 ) -> Result<Record> {
     let folder = &folder.case(&case.kernel, &case.id)?;
     let path = folder.join("qemu.sh");
-    fs::write(&path, script(machine)).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::write(&path, script(&ground.machine)).with_context(|| format!("cannot write {}", path.display()))?;
     executable(&path)?;
-    let kernel = case::Expected { release: &built.manifest.release, requests: &built.manifest.requests };
-    Ok(case::play(case, machine, &kernel, folder, wish, say).await)
+    let manifest = &ground.built.manifest;
+    let ground = case::Ground {
+        machine: &ground.machine,
+        release: &manifest.release,
+        requests: &manifest.requests,
+        saved: ground.saved(),
+    };
+    Ok(case::play(case, &ground, seed, folder, wish, say).await)
+}
+
+/// The seed of a case: the same for the same run's seed, whatever else is run beside it.
+fn seed_of(run: u64, kernel: &str, id: &str) -> u64 {
+    let digest = Sha256::digest(format!("{run} {kernel} {id}"));
+    digest.iter().take(8).fold(0, |seed, byte| seed << 8 | u64::from(*byte))
 }
 
 fn executable(path: &Path) -> Result<()> {

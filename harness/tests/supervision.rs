@@ -10,14 +10,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use holdfast::case::{Expected, play};
+use holdfast::case::{Ground, play};
 use holdfast::machine::accel::{Accelerator, Kind};
 use holdfast::machine::{Broken, Machine, Vm, cancel_pair};
 use holdfast::plan::{PlannedCase, PlannedStep};
 use holdfast::record::{End, Record};
 use holdfast::scenario::Action;
 use holdfast_protocol::{
-    Fact, Hello, Op, Oracles, Order, Outcome, RdmaFact, Reply, Setup, read_frame, write_frame,
+    Awake, Fact, Hello, Op, Oracles, Order, Outcome, RdmaFact, Reply, Setup, read_frame, write_frame,
 };
 
 const MODE: &str = "HOLDFAST_FAKE_QEMU";
@@ -58,7 +58,7 @@ fn fake_qemu() {
             Order::Do { .. } if mode == "hangs" => forever(),
             Order::Do { step, .. } => Reply::Fact(fact(step)),
             Order::Finish { .. } => Reply::Finished(Oracles::default()),
-            Order::PowerOff => std::process::exit(0),
+            Order::Wake { unix_ns, .. } => Reply::Awake(Awake { boot_id: "fake".into(), unix_ns, at_ms: 1 }),
             other => panic!("not expected here: {other:?}"),
         };
         write_frame(&mut agent, &reply).unwrap();
@@ -72,7 +72,7 @@ fn forever() -> ! {
 }
 
 fn fact(step: String) -> Fact {
-    Fact { step, actor: "a".into(), outcome: Outcome::Returned(0), at_ms: 1, took_ms: 1 }
+    Fact { step, actor: "a".into(), outcome: Outcome::Returned(0), at_ms: 1, took_ms: 1, stalled_ms: 0 }
 }
 
 fn hello() -> Hello {
@@ -83,6 +83,8 @@ fn hello() -> Hello {
         build: String::new(),
         started_ms: 0,
         ready_ms: 0,
+        stalled_ms: 0,
+        boot_id: "fake".into(),
         pmem: Vec::new(),
         rdma: RdmaFact { device: String::new(), active: true, gid_index: None, trouble: String::new() },
         cpus: 1,
@@ -147,7 +149,8 @@ fn runtime() -> tokio::runtime::Runtime {
 fn played(mode: &str, cancel_after: Option<Duration>) -> Record {
     let folder = tempfile::tempdir().unwrap();
     let (wish, cancel) = cancel_pair();
-    let kernel = Expected { release: "fake", requests: &[] };
+    let machine = machine(folder.path(), mode, false);
+    let ground = Ground { machine: &machine, release: "fake", requests: &[], saved: Err("") };
     let record = runtime().block_on(async {
         if let Some(after) = cancel_after {
             tokio::spawn(async move {
@@ -155,7 +158,7 @@ fn played(mode: &str, cancel_after: Option<Duration>) -> Record {
                 let _ = wish.send(true);
             });
         }
-        play(&case(), &machine(folder.path(), mode, false), &kernel, folder.path(), cancel, &|_| {}).await
+        play(&case(), &ground, 1, folder.path(), cancel, &|_| {}).await
     });
     nothing_is_left(folder.path());
     record
@@ -234,7 +237,7 @@ fn a_machine_that_never_speaks_runs_into_the_deadline_and_is_killed() {
         let folder = tempfile::tempdir().unwrap();
         let (_sender, cancel) = cancel_pair();
         let ended = runtime().block_on(async {
-            let mut vm = Vm::spawn(&machine(folder.path(), mode, stubborn), folder.path(), cancel).unwrap();
+            let mut vm = Vm::boot(&machine(folder.path(), mode, stubborn), folder.path(), cancel).unwrap();
             let said = vm.hello(Duration::from_millis(700)).await;
             assert!(matches!(said, Err(Broken::Deadline(_))), "{mode}: {said:?}");
             vm.stop().await

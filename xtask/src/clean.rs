@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use holdfast::home::Home;
 use holdfast::kernel::{self, Pruning};
+use holdfast::machine::saved;
 use holdfast::outcome::Exit;
 use holdfast::runs;
 use holdfast::scratch::freed_by_removing;
@@ -18,7 +19,7 @@ pub(crate) struct Clean {
     /// Stored runs
     #[arg(long)]
     runs: bool,
-    /// Built kernels, their object folders and sources
+    /// Built kernels, their object folders, sources and saved machines
     #[arg(long)]
     kernels: bool,
     /// Runs and everything in the cache
@@ -33,7 +34,7 @@ pub(crate) struct Clean {
 /// somebody uses for other things as well.
 const OTHERS: [&str; 4] = ["images", "steps", "trees", "accelerator.json"];
 /// Folders that are removed when nothing is left in them.
-const FRAMES: [&str; 5] = ["kernels", "work", "sources", "failed", "tmp"];
+const FRAMES: [&str; 6] = ["machines", "kernels", "work", "sources", "failed", "tmp"];
 
 /// Removes, and says what and how much.
 pub(crate) fn main(clean: &Clean, home: &Home) -> Result<Exit> {
@@ -46,7 +47,8 @@ pub(crate) fn main(clean: &Clean, home: &Home) -> Result<Exit> {
     if clean.kernels || clean.all {
         let everything =
             Pruning { unused_days: Some(0), sources: true, dry_run: clean.dry_run, ..Pruning::default() };
-        for pruned in kernel::prune(home, &everything)? {
+        let machines = saved::prune(home, Some(0), clean.dry_run);
+        for pruned in kernel::prune(home, &everything)?.into_iter().chain(machines) {
             say(&pruned.what, &pruned.path, pruned.bytes);
         }
     }

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use holdfast::contract::Contracts;
 use holdfast::home::Home;
 use holdfast::kernel::{self, Built, Options, Pruning, Request};
+use holdfast::machine::saved;
 use holdfast::outcome::Exit;
 use holdfast::progress::Progress;
 use holdfast::run::Interrupt;
@@ -30,7 +31,7 @@ enum Action {
     Build(Build),
     /// Print the folder of a built kernel (bzImage, vmlinux, config, build.log, manifest.json)
     Path(Which),
-    /// Remove kernels that were not used for long, and work folders of nobody
+    /// Remove kernels and saved machines that were not used for long, and work folders of nobody
     Prune(Prune),
 }
 
@@ -175,7 +176,8 @@ fn remove(prune: &Prune, home: &Home) -> Result<Exit> {
     }
     let pruning =
         Pruning { unused_days, keep: prune.keep.clone(), sources: prune.sources, dry_run: prune.dry_run };
-    let pruned = kernel::prune(home, &pruning)?;
+    let mut pruned = kernel::prune(home, &pruning)?;
+    pruned.extend(saved::prune(home, unused_days, prune.dry_run));
     let verb = if prune.dry_run { "would remove" } else { "removed" };
     for pruned in &pruned {
         outln!("{verb} {} ({} MiB): {}", pruned.what, pruned.bytes >> 20, pruned.path.display());

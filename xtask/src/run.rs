@@ -62,6 +62,12 @@ pub(crate) struct How {
     /// Keep the pmem images of passes too
     #[arg(long)]
     pub(crate) keep: bool,
+    /// Boot a machine for every case instead of copying a saved one
+    #[arg(long)]
+    pub(crate) cold: bool,
+    /// What the guests' random numbers come from [default: another one each time]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
     /// What QEMU executes with
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub(crate) accel: Accel,
@@ -90,6 +96,8 @@ impl How {
             offline: self.offline,
             jobs: self.jobs.map_or(cores, usize::from),
             keep: self.keep,
+            cold: self.cold,
+            seed: self.seed.unwrap_or_else(seed_of_now),
             append: self.append.clone(),
             accelerator: match self.accel {
                 Accel::Auto => Wish::Auto,
@@ -99,6 +107,13 @@ impl How {
             command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
         }
     }
+}
+
+/// A seed that no other run has had.
+fn seed_of_now() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    // What the standard library draws for its maps; short enough to be typed again.
+    RandomState::new().hash_one(()) >> 32
 }
 
 impl Run {

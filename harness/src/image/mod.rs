@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 pub use agent::binary as agent;
+pub use tools::find as find_tool;
 
 use crate::home::Home;
 use crate::scratch::Scratch;

@@ -53,7 +53,9 @@ fn explain(missing: &[&Tool]) -> String {
     format!("{}\n  apt-get install {}", lines.join("\n"), packages.join(" "))
 }
 
-fn find(name: &str) -> Option<PathBuf> {
+/// A program of this host, also where a user's path does not lead.
+#[must_use]
+pub fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = env::split_paths(&path).chain(MORE_FOLDERS.map(PathBuf::from)).collect();
     folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file())

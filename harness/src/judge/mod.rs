@@ -19,7 +19,7 @@ use holdfast_protocol::{Hello, Place};
 use crate::contract::{Contract, PINS_BALANCED};
 use crate::outcome::Kind;
 use crate::plan::{Plan, PlannedCase};
-use crate::record::{End, Record};
+use crate::record::{End, Origin, Record};
 
 /// What the host makes of a case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +73,10 @@ pub struct CaseResult {
     pub clauses: BTreeMap<String, bool>,
     /// What was seen and expected, but should not go unsaid.
     pub notes: Vec<String>,
+    /// How its machine came to be.
+    pub machine: Origin,
+    /// What its guest's random numbers were drawn from.
+    pub seed: u64,
     /// The whole case, in milliseconds of the host.
     pub took_ms: u64,
 }
@@ -81,7 +85,7 @@ pub struct CaseResult {
 #[must_use]
 pub fn judge(case: &PlannedCase, contract: &Contract, record: &Record) -> CaseResult {
     let steps = steps::judge(case, record);
-    let oracles = record.oracles.as_ref().map(oracles::judge).unwrap_or_default();
+    let oracles = record.oracles.as_ref().map(|seen| oracles::judge(seen, &record.fsck)).unwrap_or_default();
     let (undeclared, notes) = splats(contract, record);
     let verdict = verdict(case, record, &steps, &oracles, undeclared);
     let green = match &case.ends {
@@ -112,6 +116,8 @@ pub fn judge(case: &PlannedCase, contract: &Contract, record: &Record) -> CaseRe
         oracles,
         clauses,
         notes,
+        machine: record.machine,
+        seed: record.seed,
         took_ms: record.took_ms,
     }
 }
@@ -189,6 +195,9 @@ fn verdict(
         _ => {}
     }
     if let Some(why) = precondition(case, record) {
+        return Verdict::because(Kind::Inconclusive, why);
+    }
+    if let Some(why) = steps::undecided(case, record) {
         return Verdict::because(Kind::Inconclusive, why);
     }
     if let Some(bad) = steps.iter().find(|step| step.status.is_red()) {

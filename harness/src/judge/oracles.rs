@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use holdfast_protocol::{Oracles, Place};
 use serde::{Deserialize, Serialize};
 
+use crate::fsck::FsckFact;
 use crate::scenario::errno_name;
 
 /// What one standing oracle says.
@@ -33,7 +34,7 @@ fn unseen(seen: impl Iterator<Item = Place>) -> impl Iterator<Item = Place> {
 
 /// In the order in which one trouble causes another: a stuck task holds a
 /// region, a region holds pins, pins hold a mount.
-pub(super) fn judge(seen: &Oracles) -> Vec<OracleResult> {
+pub(super) fn judge(seen: &Oracles, fsck: &[FsckFact]) -> Vec<OracleResult> {
     let mut results = Vec::new();
     let mut say = |name: &str, balance: bool, expected: &str, trouble: Option<String>| {
         results.push(OracleResult {
@@ -67,8 +68,7 @@ pub(super) fn judge(seen: &Oracles) -> Vec<OracleResult> {
     let mut umount = umount;
     umount.extend(unseen(seen.umount.iter().map(|one| one.on)).map(|on| format!("{on:?}: not tried")));
     say("umount", false, "both file systems unmount", (!umount.is_empty()).then(|| umount.join("; ")));
-    let fsck: Vec<String> = seen
-        .fsck
+    let troubles: Vec<String> = fsck
         .iter()
         .filter(|one| one.status != Some(0))
         .map(|one| {
@@ -76,8 +76,8 @@ pub(super) fn judge(seen: &Oracles) -> Vec<OracleResult> {
             format!("{} on {:?}: {status}: {}", one.command, one.on, one.output.trim())
         })
         .collect();
-    let mut fsck = fsck;
-    fsck.extend(unseen(seen.fsck.iter().map(|one| one.on)).map(|on| format!("{on:?}: no checker ran")));
-    say("fsck", false, "both file systems check clean", (!fsck.is_empty()).then(|| fsck.join("; ")));
+    let mut troubles = troubles;
+    troubles.extend(unseen(fsck.iter().map(|one| one.on)).map(|on| format!("{on:?}: no checker ran")));
+    say("fsck", false, "both file systems check clean", (!troubles.is_empty()).then(|| troubles.join("; ")));
     results
 }

@@ -114,25 +114,39 @@ fn compare(step: &PlannedStep, fact: &Fact, record: &Record) -> (StepStatus, Str
         Action::Start { .. } => true,
         Action::Still { for_ms, .. } => {
             // The call must have been watched for as long as the step says.
-            matches!(fact.outcome, Outcome::Blocked { .. }) && fact.took_ms >= scaled(*for_ms, pace)
+            matches!(fact.outcome, Outcome::Blocked { .. }) && fact.ran_ms() >= scaled(*for_ms, pace)
         }
         Action::Do { .. } | Action::Await { .. } => step.expect.admits(&fact.outcome),
     };
     let blocked = matches!(fact.outcome, Outcome::Blocked { .. });
     let late = match &step.action {
-        Action::Do { .. } if !blocked => fact.took_ms > scaled(step.wait_ms, pace) + CLOCK_SLACK_MS,
+        Action::Do { .. } if !blocked => fact.ran_ms() > scaled(step.wait_ms, pace) + CLOCK_SLACK_MS,
         _ => false,
     };
     let early = step.not_before_ms.is_some_and(|bound| fact.took_ms < scaled(bound, pace));
     // What lets the call return must have been done before it returned.
     let cause = step.after.as_ref().map(|id| record.facts.get(id).map_or(u64::MAX, |cause| cause.at_ms));
     let early = early || cause.is_some_and(|cause_ms| fact.at_ms.saturating_add(fact.took_ms) < cause_ms);
-    let late = late || step.not_after_ms.is_some_and(|bound| fact.took_ms > scaled(bound, pace));
+    let late = late || step.not_after_ms.is_some_and(|bound| fact.ran_ms() > scaled(bound, pace));
     if admitted && !early && !late {
         (StepStatus::AsExpected, got)
     } else {
         (StepStatus::NotAsExpected, format!("{got} after {} ms", fact.took_ms))
     }
+}
+
+/// A step whose lower bound nothing can be said of, and why: the call may have waited as long as it had to,
+/// or the guest may have stood still that long. A bound from above is judged without the stalls.
+pub(super) fn undecided(case: &PlannedCase, record: &Record) -> Option<String> {
+    case.steps.iter().find_map(|step| {
+        let (fact, bound) = (record.facts.get(&step.id)?, scaled(step.not_before_ms?, record.pace));
+        (fact.took_ms >= bound && fact.ran_ms() < bound).then(|| {
+            format!(
+                "step {}: the guest stood still for {} ms of {} ms: the host was too busy",
+                step.id, fact.stalled_ms, fact.took_ms
+            )
+        })
+    })
 }
 
 /// Between the wait of the guest's session and the time stamp it takes lie a few system calls.

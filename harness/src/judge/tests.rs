@@ -4,13 +4,14 @@
 use std::path::Path;
 
 use holdfast_protocol::{
-    ConfigMismatch, Fact, FileFact, FsckFact, Hello, LogLine, Oracles, Outcome, PinCounts, Place, PmemFact,
-    RdmaFact, StuckTask, UmountFact,
+    ConfigMismatch, Fact, FileFact, Hello, LogLine, Oracles, Outcome, PinCounts, Place, PmemFact, RdmaFact,
+    StuckTask, UmountFact,
 };
 
 use super::*;
 use crate::contract::Contracts;
 use crate::flip::flip;
+use crate::fsck::FsckFact;
 use crate::plan::PlannedKernel;
 use crate::scenario;
 use crate::splat::Splat;
@@ -81,8 +82,16 @@ fn good(case: &PlannedCase) -> Record {
         build: String::new(),
         started_ms: 1,
         ready_ms: 2,
+        stalled_ms: 0,
+        boot_id: "b".into(),
         pmem: [Place::Ext4, Place::Xfs, Place::Devdax]
-            .map(|place| PmemFact { place, device: "d".into(), mount: "m".into(), trouble: String::new() })
+            .map(|place| PmemFact {
+                place,
+                device: "d".into(),
+                mount: "m".into(),
+                data_at: 0,
+                trouble: String::new(),
+            })
             .into(),
         rdma: RdmaFact { device: "rxe0".into(), active: true, gid_index: Some(1), trouble: String::new() },
         cpus: 1,
@@ -103,16 +112,17 @@ fn good(case: &PlannedCase) -> Record {
             "mr" if case.contract == "mainline" => Outcome::Errno(95),
             _ => Outcome::Returned(0),
         };
-        let fact = Fact { step: step.id.clone(), actor: "a".into(), outcome, at_ms, took_ms: 600 };
+        let fact =
+            Fact { step: step.id.clone(), actor: "a".into(), outcome, at_ms, took_ms: 600, stalled_ms: 0 };
         record.facts.insert(step.id.clone(), fact);
     }
+    record.fsck = [Place::Ext4, Place::Xfs]
+        .map(|on| FsckFact { on, command: "fsck".into(), status: Some(0), output: String::new() })
+        .into();
     record.oracles = Some(Oracles {
         pins_before: PinCounts { acquired: 3, released: 3 },
         pins_after: PinCounts { acquired: 9, released: 9 },
         umount: [Place::Ext4, Place::Xfs].map(|on| UmountFact { on, errno: 0 }).into(),
-        fsck: [Place::Ext4, Place::Xfs]
-            .map(|on| FsckFact { on, command: "fsck".into(), status: Some(0), output: String::new() })
-            .into(),
         log_mark_found: true,
         ..Oracles::default()
     });
@@ -162,7 +172,7 @@ fn what_a_contract_rules_out_is_known_before_anything_boots() {
 #[test]
 fn each_thing_that_goes_wrong_has_its_own_verdict() {
     type Change = fn(&mut Record);
-    let table: [(&str, Kind, Option<&str>, Change); 33] = [
+    let table: [(&str, Kind, Option<&str>, Change); 35] = [
         ("the pin is refused", Kind::Fail, Some("mr"), |r| {
             r.facts.get_mut("mr").unwrap().outcome = Outcome::Errno(95)
         }),
@@ -192,8 +202,8 @@ fn each_thing_that_goes_wrong_has_its_own_verdict() {
             oracles(r).stuck.push(task);
         }),
         ("umount fails", Kind::Fail, Some("oracle/umount"), |r| oracles(r).umount[0].errno = 16),
-        ("fsck finds damage", Kind::Fail, Some("oracle/fsck"), |r| oracles(r).fsck[0].status = Some(4)),
-        ("no checker ran", Kind::Fail, Some("oracle/fsck"), |r| oracles(r).fsck.clear()),
+        ("fsck finds damage", Kind::Fail, Some("oracle/fsck"), |r| r.fsck[0].status = Some(4)),
+        ("no checker ran", Kind::Fail, Some("oracle/fsck"), |r| r.fsck.clear()),
         ("the log's mark is lost", Kind::Inconclusive, None, |r| oracles(r).log_mark_found = false),
         ("the guest hangs", Kind::Timeout, Some("free"), |r| {
             r.end = End::Deadline { during: "free".into(), after_ms: 1 };
@@ -217,9 +227,18 @@ fn each_thing_that_goes_wrong_has_its_own_verdict() {
         ("only one file system unmounts", Kind::Fail, Some("oracle/umount"), |r| {
             oracles(r).umount.pop();
         }),
-        ("fsck was killed", Kind::Fail, Some("oracle/fsck"), |r| oracles(r).fsck[1].status = None),
+        ("fsck was killed", Kind::Fail, Some("oracle/fsck"), |r| r.fsck[1].status = None),
         ("it returns before the pin goes", Kind::Fail, Some("done"), |r| {
             r.facts.get_mut("free").unwrap().at_ms = 651;
+        }),
+        // The bound is 5 s.
+        ("it is late although the guest stood still", Kind::Fail, Some("done"), |r| {
+            let fact = r.facts.get_mut("done").unwrap();
+            (fact.took_ms, fact.stalled_ms) = (9000, 3000);
+        }),
+        // It is to be watched for 500 ms.
+        ("the guest stood still while it watched", Kind::Fail, Some("watch"), |r| {
+            r.facts.get_mut("watch").unwrap().stalled_ms = 200;
         }),
         ("the host fails", Kind::Infra, None, |r| r.end = End::Fault { why: "no room".into() }),
         ("the kernel panics and the host fails after", Kind::KernelBug, None, |r| {
@@ -243,6 +262,19 @@ fn each_thing_that_goes_wrong_has_its_own_verdict() {
         );
         assert!(!result.green, "{what}");
     }
+}
+
+#[test]
+fn a_call_is_not_late_because_the_guest_stood_still() {
+    let slow = |took_ms, stalled_ms| {
+        after("unguarded", |r| {
+            let fact = r.facts.get_mut("done").unwrap();
+            (fact.took_ms, fact.stalled_ms) = (took_ms, stalled_ms);
+        })
+    };
+    // The bound is 5 s.
+    assert!(slow(9000, 8000).green);
+    assert!(!slow(9000, 0).green);
 }
 
 #[test]
@@ -374,6 +406,8 @@ fn a_report_shows_every_row_and_where_the_evidence_is() {
         results: None,
         offline: false,
         jobs: 2,
+        cold: false,
+        seed: 7,
         keep: false,
         append: String::new(),
         accelerator: Wish::Auto,

@@ -2,6 +2,7 @@
 //! QEMU's command line, and the script that boots the same machine without Holdfast.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use holdfast_protocol::PORT_NAME;
 
@@ -16,6 +17,18 @@ pub enum Ports {
     Terminal,
 }
 
+/// What the machine's memory is made of, and with it how it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory<'a> {
+    /// Memory of its own: it boots.
+    Own,
+    /// This file, which keeps what is written: it boots, to be saved.
+    File(&'a Path),
+    /// What this file held when the machine was saved; what a copy writes is its own (MAP_PRIVATE). It
+    /// waits to be told, over QMP, where the rest of its state comes from.
+    CopyOf(&'a Path),
+}
+
 /// Socket of the agent's port, in QEMU's working directory.
 pub(super) const AGENT_SOCKET: &str = "agent.sock";
 /// Socket of QMP.
@@ -28,20 +41,38 @@ const APPEND: &str = "console=ttyS0 loglevel=5 oops=panic panic=-1";
 
 /// QEMU's arguments, without the program's name; file names are relative to the case's folder.
 #[must_use]
-pub fn arguments(machine: &Machine, ports: Ports) -> Vec<String> {
+pub fn arguments(machine: &Machine, memory: Memory<'_>, ports: Ports) -> Vec<String> {
     let mut args: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| args.extend([format!("-{option}"), value]);
     let pmem_mib: u64 = machine.pmem.iter().map(|device| device.size_mib).sum();
     let accelerator = machine.accelerator.kind.name();
     add("name", "holdfast".into());
-    add("machine", format!("q35,nvdimm=on,accel={accelerator}"));
+    add("machine", format!("q35,nvdimm=on,accel={accelerator},memory-backend=ram"));
     add("cpu", "max".into());
     add("smp", machine.cpus.to_string());
     let slots = machine.pmem.len();
     add("m", format!("{}M,slots={slots},maxmem={}M", machine.memory_mib, machine.memory_mib + pmem_mib));
-    add("kernel", machine.kernel.display().to_string());
-    add("initrd", machine.initrd.display().to_string());
-    add("append", format!("{APPEND} {}", machine.append).trim_end().to_owned());
+    let size = machine.memory_mib;
+    add(
+        "object",
+        match memory {
+            Memory::Own => format!("memory-backend-ram,id=ram,size={size}M"),
+            Memory::File(path) => {
+                format!("memory-backend-file,id=ram,share=on,mem-path={},size={size}M", path.display())
+            }
+            Memory::CopyOf(path) => {
+                format!("memory-backend-file,id=ram,share=off,mem-path={},size={size}M", path.display())
+            }
+        },
+    );
+    if matches!(memory, Memory::CopyOf(_)) {
+        // The kernel is in the memory already.
+        add("incoming", "defer".into());
+    } else {
+        add("kernel", machine.kernel.display().to_string());
+        add("initrd", machine.initrd.display().to_string());
+        add("append", format!("{APPEND} {}", machine.append).trim_end().to_owned());
+    }
     add("display", "none".into());
     for (nr, device) in machine.pmem.iter().enumerate() {
         let (file, size) = (pmem_file(device.place), device.size_mib);
@@ -87,7 +118,7 @@ pub fn script(machine: &Machine) -> String {
     }
     // QEMU ends with the script, however that ends.
     let _ = write!(text, "setpriv --pdeathsig KILL {}", quoted(&machine.qemu.display().to_string()));
-    for argument in arguments(machine, Ports::Terminal) {
+    for argument in arguments(machine, Memory::Own, Ports::Terminal) {
         let _ =
             write!(text, "{}{}", if argument.starts_with('-') { " \\\n  " } else { " " }, quoted(&argument));
     }
@@ -125,7 +156,24 @@ mod tests {
 
     #[test]
     fn the_host_sits_at_sockets_in_the_working_directory() {
-        insta::assert_snapshot!(arguments(&machine(), Ports::Host).join("\n"));
+        insta::assert_snapshot!(arguments(&machine(), Memory::Own, Ports::Host).join("\n"));
+    }
+
+    #[test]
+    fn a_copy_is_the_same_machine_but_for_its_beginning() {
+        let all = |memory| arguments(&machine(), memory, Ports::Host).join(" ").replace(" -", "\n-");
+        let (booted, copy) = (all(Memory::File(Path::new("/c/ram"))), all(Memory::CopyOf(Path::new("/c/ram"))));
+        let (booted, copy): (Vec<&str>, Vec<&str>) = (booted.lines().collect(), copy.lines().collect());
+        let only = |these: &[&str], those: &[&str]| -> Vec<String> {
+            these.iter().filter(|line| !those.contains(line)).map(|line| (*line).to_owned()).collect()
+        };
+        assert_eq!(
+            only(&copy, &booted),
+            ["-object memory-backend-file,id=ram,share=off,mem-path=/c/ram,size=512M", "-incoming defer"]
+        );
+        let words: Vec<String> = only(&booted, &copy);
+        assert_eq!(words.len(), 4, "{words:?}");
+        assert!(words.iter().any(|word| word.contains("share=on,mem-path=/c/ram")));
     }
 
     #[test]

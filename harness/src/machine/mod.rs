@@ -4,7 +4,11 @@
 
 pub mod accel;
 mod command;
+mod patience;
+mod pmem;
 mod qmp;
+pub mod ready;
+pub mod saved;
 mod vm;
 
 use std::path::{Path, PathBuf};
@@ -14,7 +18,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use holdfast_protocol::{Device, Place};
 
-pub use command::{CONSOLE, Ports, arguments, script};
+pub use command::{CONSOLE, Memory, Ports, arguments, script};
+pub(crate) use pmem::copy;
+pub use saved::Saved;
 pub use vm::{Broken, Cancel, Vm, cancel_pair};
 
 use self::accel::Accelerator;

@@ -6,6 +6,8 @@
 //! Holdfast even on SIGKILL: `setpriv` sets its parent-death signal before it becomes QEMU, and a
 //! QEMU whose host is gone earlier than that finds nobody to connect to and ends by itself. The
 //! signal fires when the spawning *thread* ends, so the runtime must be a single thread.
+//!
+//! A VM boots, boots to be saved, or is a copy of one that was saved; the agent's port is the same then.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -18,16 +20,17 @@ use anyhow::{Context, Result};
 use holdfast_protocol::{MAX_FRAME_BYTES, Order, Reply, write_frame};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::command::{AGENT_SOCKET, Ports, QMP_SOCKET, arguments};
+use super::command::{AGENT_SOCKET, Memory, Ports, QMP_SOCKET, arguments};
 use super::qmp::Qmp;
-use super::{Machine, pmem_file};
+use super::saved::{MEMORY, STATE, Saved};
+use super::{Machine, patience, pmem, pmem_file};
 
 /// The user's wish to end the run.
 pub type Cancel = watch::Receiver<bool>;
@@ -43,7 +46,7 @@ pub fn cancel_pair() -> (watch::Sender<bool>, Cancel) {
 pub enum Broken {
     /// QEMU ended; how, in words.
     Ended(String),
-    /// It took longer than this.
+    /// It took longer than this, of which it could make use.
     Deadline(Duration),
     /// The user ended the run.
     Cancelled,
@@ -56,11 +59,30 @@ pub struct Vm {
     child: Child,
     agent: Option<UnixStream>,
     agent_listener: UnixListener,
-    qmp: JoinHandle<Option<Qmp>>,
+    qmp: Talk,
     folder: PathBuf,
     transcript: File,
     begun: Instant,
     cancel: Cancel,
+}
+
+/// QMP, which negotiates while the guest boots.
+enum Talk {
+    Opening(JoinHandle<Option<Qmp>>),
+    Open(Option<Qmp>),
+}
+
+impl Talk {
+    /// Waits for the negotiation; `None` when it failed.
+    async fn get(&mut self) -> Option<&Qmp> {
+        if let Self::Opening(task) = self {
+            *self = Self::Open(task.await.ok().flatten());
+        }
+        match self {
+            Self::Open(qmp) => qmp.as_ref(),
+            Self::Opening(_) => None,
+        }
+    }
 }
 
 /// File of the orders and replies, a JSON value a line.
@@ -74,18 +96,43 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 
 impl Vm {
-    /// Starts QEMU in the case's folder, which gets the pmem files (those that are not there yet),
-    /// the console and the transcript.
+    /// Boots a machine in the case's folder, which gets the pmem files (those that are not there yet), the
+    /// console and the transcript.
     ///
     /// # Errors
     /// When the folder cannot be used or QEMU cannot be run.
-    pub fn spawn(machine: &Machine, folder: &Path, cancel: Cancel) -> Result<Self> {
+    pub fn boot(machine: &Machine, folder: &Path, cancel: Cancel) -> Result<Self> {
+        Self::spawn(machine, Memory::Own, Stdio::null(), folder, cancel)
+    }
+
+    /// Boots a machine whose memory is a file of the folder.
+    pub(super) fn boot_to_save(machine: &Machine, folder: &Path, cancel: Cancel) -> Result<Self> {
+        let memory = folder.join(MEMORY);
+        Self::spawn(machine, Memory::File(&memory), Stdio::null(), folder, cancel)
+    }
+
+    /// Starts a copy of a saved machine on pmem of its own; [`Vm::resume`] lets it go on.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, the pmem not be copied or QEMU not be run.
+    pub fn copy(machine: &Machine, saved: &Saved, folder: &Path, cancel: Cancel) -> Result<Self> {
         for device in &machine.pmem {
-            let path = folder.join(pmem_file(device.place));
-            // Sparse: only what the guest writes takes room.
-            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-            file.and_then(|file| file.set_len(device.size_mib << 20))
-                .with_context(|| format!("cannot make {}", path.display()))?;
+            let name = pmem_file(device.place);
+            pmem::copy(&saved.dir.join(name), 0, &folder.join(name))?;
+        }
+        let memory = saved.dir.join(MEMORY);
+        Self::spawn(machine, Memory::CopyOf(&memory), Stdio::piped(), folder, cancel)
+    }
+
+    fn spawn(
+        machine: &Machine,
+        memory: Memory<'_>,
+        stdin: Stdio,
+        folder: &Path,
+        cancel: Cancel,
+    ) -> Result<Self> {
+        for device in &machine.pmem {
+            pmem::create(&folder.join(pmem_file(device.place)), device.size_mib)?;
         }
         let agent_listener = listen(folder, AGENT_SOCKET)?;
         let qmp_listener = listen(folder, QMP_SOCKET)?;
@@ -99,9 +146,9 @@ impl Vm {
             // QEMU is the preferred victim when memory runs out.
             .args(["-n", "800", "--", "setpriv", "--pdeathsig", "KILL", "--"])
             .arg(&machine.qemu)
-            .args(arguments(machine, Ports::Host))
+            .args(arguments(machine, memory, Ports::Host))
             .current_dir(folder)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(log.try_clone().context("cannot share QEMU's log")?)
             .stderr(log)
             .process_group(0)
@@ -118,12 +165,43 @@ impl Vm {
             child,
             agent: None,
             agent_listener,
-            qmp,
+            qmp: Talk::Opening(qmp),
             folder: folder.to_owned(),
             transcript: create(TRANSCRIPT)?,
             begun: Instant::now(),
             cancel,
         })
+    }
+
+    /// Gives a copy the state it was saved with. It goes on where it was, waiting for orders.
+    ///
+    /// # Errors
+    /// See [`Broken`].
+    pub async fn resume(&mut self, saved: &Saved, deadline: Duration) -> Result<(), Broken> {
+        let stdin = self.child.stdin.take();
+        let (qmp, listener) = (&mut self.qmp, &self.agent_listener);
+        let resumed = race(&mut self.child, &mut self.cancel, deadline, async {
+            let (agent, _) = listener.accept().await.context("cannot accept QEMU's connection")?;
+            qmp.get().await.context("QEMU does not speak QMP")?.restore().await?;
+            let mut stdin = stdin.context("QEMU has no standard input")?;
+            stdin.write_all(&saved.state).await.context("QEMU does not take the saved state")?;
+            Ok(agent)
+        });
+        match resumed.await {
+            Ok(agent) => self.agent = Some(agent),
+            Err(Broken::Fault(error)) => return Err(self.ended_or(error).await),
+            Err(broken) => return Err(broken),
+        }
+        Ok(())
+    }
+
+    /// Writes the machine's state beside its memory. The guest stands still for good then.
+    pub(super) async fn save(&mut self, deadline: Duration) -> Result<(), Broken> {
+        let qmp = &mut self.qmp;
+        race(&mut self.child, &mut self.cancel, deadline, async {
+            qmp.get().await.context("QEMU does not speak QMP")?.save(STATE).await
+        })
+        .await
     }
 
     /// Time since QEMU was started.
@@ -193,35 +271,23 @@ impl Vm {
 
     /// What QEMU says of a guest that does not answer; empty when it says nothing either.
     pub async fn state(&mut self) -> String {
-        match self.qmp().await {
-            Some(qmp) => qmp.status().await.unwrap_or_default(),
-            None => String::new(),
+        match timeout(STOP_PATIENCE, self.qmp.get()).await {
+            Ok(Some(qmp)) => qmp.status().await.unwrap_or_default(),
+            _ => String::new(),
         }
     }
 
-    async fn qmp(&mut self) -> Option<Qmp> {
-        if !self.qmp.is_finished() {
-            return None;
-        }
-        let spent = tokio::spawn(async { None });
-        std::mem::replace(&mut self.qmp, spent).await.ok().flatten()
+    /// The most memory QEMU has had in use, in KiB: VmHWM of proc(5). `None` when it is gone.
+    #[must_use]
+    pub fn peak_memory_kib(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok())
     }
 
-    /// Ends the VM: power off, QMP quit, TERM, KILL, each bounded; then nothing of it is left but
-    /// its files. Says how QEMU ended.
+    /// Ends the VM: TERM, KILL, each bounded; then nothing of it is left but its files. Says how QEMU
+    /// ended. The guest is not asked: what counts of it was unmounted before.
     pub async fn stop(mut self) -> String {
-        let asked = self.agent.is_some() && self.send(&Order::PowerOff).await.is_ok();
-        let mut ended = if asked {
-            self.ended_within(STOP_PATIENCE).await
-        } else {
-            self.ended_within(Duration::ZERO).await
-        };
-        if ended.is_none()
-            && let Some(qmp) = self.qmp().await
-        {
-            qmp.quit().await;
-            ended = self.ended_within(STOP_PATIENCE).await;
-        }
+        let mut ended = self.ended_within(Duration::ZERO).await;
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
             if ended.is_none() {
                 self.signal(signal);
@@ -250,7 +316,9 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        self.qmp.abort();
+        if let Talk::Opening(task) = &self.qmp {
+            task.abort();
+        }
         self.signal(Signal::SIGKILL);
     }
 }
@@ -275,6 +343,7 @@ async fn race<T>(
     deadline: Duration,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T, Broken> {
+    let pid = child.id();
     tokio::select! {
         biased;
         result = work => result.map_err(Broken::Fault),
@@ -284,7 +353,7 @@ async fn race<T>(
         }),
         // An error means that nobody can make the wish any more; then it is never made.
         Ok(_) = cancel.wait_for(|wish| *wish) => Err(Broken::Cancelled),
-        () = sleep(deadline) => Err(Broken::Deadline(deadline)),
+        () = patience::run_out(pid, deadline) => Err(Broken::Deadline(deadline)),
     }
 }
 

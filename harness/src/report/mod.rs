@@ -36,6 +36,8 @@ pub struct Results {
     pub cases: Vec<CaseResult>,
     /// By kernel and clause.
     pub clauses: BTreeMap<String, BTreeMap<String, ClauseState>>,
+    /// What the cases' seeds were made of.
+    pub seed: u64,
     /// The whole run, in seconds.
     pub took_s: f64,
     /// The user ended it.
@@ -134,7 +136,7 @@ pub struct Circumstances<'a> {
 pub fn results(plan: &Plan, cases: Vec<CaseResult>, records: &[Record], of: Circumstances<'_>) -> Results {
     let slowest_pace = records.iter().map(|record| record.pace).fold(1.0, f64::max);
     let mut results = Results {
-        format: 1,
+        format: 2,
         date: jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
         command: of.settings.command.clone(),
         host: Host {
@@ -147,6 +149,7 @@ pub fn results(plan: &Plan, cases: Vec<CaseResult>, records: &[Record], of: Circ
         kernels: of.kernels,
         cases: Vec::new(),
         clauses: BTreeMap::new(),
+        seed: of.settings.seed,
         took_s: of.took.as_secs_f64(),
         interrupted: of.interrupted,
         exit: 0,

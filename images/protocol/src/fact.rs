@@ -23,6 +23,14 @@ pub struct Fact {
     pub stalled_ms: u64,
 }
 
+impl Fact {
+    /// How long it took as the guest could have seen it: without the time in which the guest stood still.
+    #[must_use]
+    pub fn ran_ms(&self) -> u64 {
+        self.took_ms.saturating_sub(self.stalled_ms)
+    }
+}
+
 /// What came back from an operation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

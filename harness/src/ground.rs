@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the cases of a kernel are played on: a machine, and a saved one to copy where that can be had.
+//!
+//! Nothing here can fail a run: without a saved machine the same cases boot theirs, and the reason is said
+//! once.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use anyhow::Result;
+use tokio::runtime::Runtime;
+
+use crate::kernel::Built;
+use crate::machine::saved::{self, Found};
+use crate::machine::{Machine, Saved};
+use crate::outcome::Interrupted;
+use crate::record::{Origin, Record};
+use crate::run::Run;
+use crate::scratch;
+
+/// What a kernel's cases are played on.
+#[derive(Debug)]
+pub struct Ground {
+    /// The machine.
+    pub machine: Machine,
+    /// Its kernel.
+    pub built: Built,
+    saved: Option<Saved>,
+    /// Why there is nothing to copy; empty when nobody wants a copy.
+    why_cold: String,
+    /// Copies in a row that did not come up.
+    failures: Cell<u32>,
+}
+
+/// Of each kernel by name; the reason when it could not be built.
+pub type Grounds = BTreeMap<String, Result<Ground, String>>;
+
+/// A saved machine is thrown away when this many copies in a row do not come up: once may be the host.
+const FAILURES: u32 = 2;
+
+impl Ground {
+    fn new(machine: Machine, built: Built, saved: Result<Saved, String>) -> Self {
+        let (saved, why_cold) = match saved {
+            Ok(saved) => (Some(saved), String::new()),
+            Err(why) => (None, why),
+        };
+        Self { machine, built, saved, why_cold, failures: Cell::new(0) }
+    }
+
+    /// What to copy, or why there is nothing.
+    ///
+    /// # Errors
+    /// The reason in words; empty when nobody wants a copy.
+    pub fn saved(&self) -> Result<&Saved, &str> {
+        match &self.saved {
+            Some(saved) if self.failures.get() < FAILURES => Ok(saved),
+            Some(_) => Err("copies of the saved machine did not come up before"),
+            None => Err(&self.why_cold),
+        }
+    }
+
+    /// Learns from a played case whether copies come up; says what a person should know, once.
+    pub fn heed(&self, record: &Record) -> Option<String> {
+        let saved = self.saved.as_ref()?;
+        match record.machine {
+            Origin::Restored => {
+                self.failures.set(0);
+                None
+            }
+            Origin::Cold if self.failures.get() < FAILURES => {
+                self.failures.set(self.failures.get() + 1);
+                let name = &self.built.manifest.name;
+                let why = &record.cold_because;
+                if self.failures.get() == FAILURES {
+                    saved.discard();
+                    return Some(format!(
+                        "the saved machine of {name} is thrown away, the remaining cases boot: {why}"
+                    ));
+                }
+                Some(format!("a case on {name} was booted: {why}"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Finds or makes the saved machines of all kernels that have cases to play, one after the other.
+///
+/// # Errors
+/// When the user ended the run.
+pub fn grounds(
+    of: Run<'_>,
+    machines: BTreeMap<String, Result<(Machine, Built), String>>,
+    runtime: &Runtime,
+) -> Result<Grounds> {
+    let Run { plan, settings, progress, .. } = of;
+    let mut grounds = BTreeMap::new();
+    for (name, machine) in machines {
+        let has_cases = plan.cases.iter().any(|case| case.kernel == name && case.excluded.is_none());
+        let ground = match machine {
+            Err(why) => Err(why),
+            Ok((machine, built)) if settings.cold || !has_cases => {
+                Ok(Ground::new(machine, built, Err(String::new())))
+            }
+            Ok((machine, built)) => {
+                let saved = match saved_machine(of, &machine, &built, runtime) {
+                    Ok(saved) => Ok(saved),
+                    Err(error) if error.is::<Interrupted>() => return Err(error),
+                    Err(error) => {
+                        progress
+                            .say(format!("the cases on {name} boot their machines: no saved one: {error:#}"));
+                        Err(format!("there is no saved machine: {error:#}"))
+                    }
+                };
+                Ok(Ground::new(machine, built, saved))
+            }
+        };
+        grounds.insert(name, ground);
+    }
+    Ok(grounds)
+}
+
+fn saved_machine(of: Run<'_>, machine: &Machine, built: &Built, runtime: &Runtime) -> Result<Saved> {
+    let Run { home, progress, interrupt, .. } = of;
+    let name = &built.manifest.name;
+    let found = saved::find(home, machine, |lock| {
+        let what = format!("saves the machine of {name}");
+        scratch::lock_and_say(&home.cache, lock, &what, progress, interrupt.flag())
+    })?;
+    let site = match found {
+        Found::Good(saved) => return Ok(*saved),
+        Found::None(site) => site,
+        Found::Bad(site, why) => {
+            progress.say(format!("the saved machine of {name} is thrown away and made again: {why}"));
+            site
+        }
+    };
+    let bar = progress.bar(format!("saving the machine of {name}"), None);
+    let saved = runtime.block_on(saved::make(home, site, machine, &built.manifest.requests, interrupt.wish()));
+    bar.finish("");
+    match saved {
+        Err(_) if interrupt.flag().load(Ordering::Relaxed) => Err(Interrupted.into()),
+        other => other,
+    }
+}

@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Saved machines: a guest that has booted, made and mounted its file systems and waits for its first order,
+//! kept in the cache so that every case begins with a copy of it.
+//!
+//! `CACHE/machines/KEY/` holds its memory, the rest of its state, its pmem, and a manifest with their
+//! digests. The memory is a file that copies map privately, so nothing of it is read before it is used and
+//! nothing a copy writes is seen by another. The key is made of all that a machine depends on; what is found
+//! under it is believed only when every digest is right.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use holdfast_protocol::{ConfigMismatch, Hello};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::accel::{Kind, qemu_version};
+use super::command::{Memory, Ports, arguments};
+use super::vm::{Broken, Cancel, Vm};
+use super::{CONSOLE, Machine, pmem, pmem_file, ready};
+use crate::home::Home;
+use crate::judge::unready;
+use crate::kernel::Pruned;
+use crate::outcome::Interrupted;
+use crate::scratch::{self, Scratch};
+use crate::splat::{Splat, splats};
+
+/// The memory of a machine that is or was saved.
+pub(super) const MEMORY: &str = "memory.img";
+/// The rest of its state, as QEMU's migration stream.
+pub(super) const STATE: &str = "state.bin";
+const MANIFEST: &str = "saved.json";
+/// Its time says when the machine was last asked for; who uses the machine holds a lock on it.
+const USED: &str = "used";
+/// Version of all this.
+const FORMAT: u32 = 1;
+
+/// Writing a state takes 10 ms.
+const SAVE_DEADLINE: Duration = Duration::from_secs(30);
+/// Room that making one takes: its memory and pmem as far as a boot writes to them, before holes are dug.
+const ROOM_MIB: u64 = 256;
+/// Machines that stay when another is made: a few kernels with a few images.
+const KEPT: usize = 8;
+
+/// All that a saved machine depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Inputs {
+    format: u32,
+    /// SHA-256 of the kernel image.
+    kernel: String,
+    /// SHA-256 of the initramfs.
+    image: String,
+    /// Kernel arguments beside Holdfast's own.
+    append: String,
+    /// QEMU's arguments, accelerator and CPU model among them.
+    arguments: Vec<String>,
+    /// What QEMU calls itself, and what tells two builds of one version apart.
+    qemu: String,
+    /// The host's processor, when the guest sees it.
+    host_cpu: String,
+}
+
+impl Inputs {
+    fn of(machine: &Machine) -> Result<Self> {
+        // What a copy is given, but for the place of its memory.
+        let arguments = arguments(machine, Memory::CopyOf(Path::new("")), Ports::Host);
+        Ok(Self {
+            format: FORMAT,
+            kernel: digest_of(&machine.kernel)?,
+            image: digest_of(&machine.initrd)?,
+            append: machine.append.clone(),
+            arguments,
+            qemu: qemu_identity(&machine.qemu)?,
+            host_cpu: match machine.accelerator.kind {
+                Kind::Tcg => String::new(),
+                Kind::Kvm => host_cpu(),
+            },
+        })
+    }
+
+    fn key(&self) -> String {
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        Sha256::digest(text).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+fn digest_of(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn qemu_identity(qemu: &Path) -> Result<String> {
+    let version = qemu_version()?;
+    let found = if qemu.is_absolute() {
+        Some(qemu.to_owned())
+    } else {
+        crate::image::find_tool(&qemu.to_string_lossy())
+    };
+    let meta = found.and_then(|path| fs::metadata(path).ok());
+    let modified =
+        meta.as_ref().and_then(|meta| meta.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok());
+    Ok(format!(
+        "{version}, {} bytes of {}",
+        meta.map_or(0, |meta| meta.len()),
+        modified.map_or(0, |modified| modified.as_secs())
+    ))
+}
+
+/// Model and features of the first processor.
+fn host_cpu() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let wanted = |line: &&str| line.starts_with("model name") || line.starts_with("flags");
+    text.lines().take_while(|line| !line.is_empty()).filter(wanted).collect::<Vec<_>>().join("; ")
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Manifest {
+    inputs: Inputs,
+    /// Where the kernel image was: without it nobody asks for the machine again.
+    kernel: PathBuf,
+    hello: Hello,
+    config: Vec<ConfigMismatch>,
+    console: Vec<Splat>,
+    /// Digest of every file.
+    files: BTreeMap<String, String>,
+    /// From starting QEMU to the guest's hello, in milliseconds of the host.
+    hello_after_ms: u64,
+}
+
+/// A machine to make copies of. Nobody prunes it as long as this lives.
+#[derive(Debug)]
+pub struct Saved {
+    /// Its folder.
+    pub(super) dir: PathBuf,
+    /// Its state without its memory.
+    pub(super) state: Vec<u8>,
+    manifest: Manifest,
+    _used: File,
+}
+
+impl Saved {
+    /// What the guest said of itself before it was saved.
+    #[must_use]
+    pub fn hello(&self) -> &Hello {
+        &self.manifest.hello
+    }
+
+    /// Requested options that its kernel has otherwise.
+    #[must_use]
+    pub fn config(&self) -> &[ConfigMismatch] {
+        &self.manifest.config
+    }
+
+    /// Splats of its boot.
+    #[must_use]
+    pub fn console(&self) -> &[Splat] {
+        &self.manifest.console
+    }
+
+    /// Bytes of disk it takes.
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        self.manifest.files.keys().map(|name| pmem::disk_bytes(&self.dir.join(name))).sum()
+    }
+
+    /// Throws it away: it is no good. Copies that run keep what they have.
+    pub fn discard(&self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// What is in the cache under a machine's key.
+#[derive(Debug)]
+pub enum Found {
+    /// A good one.
+    Good(Box<Saved>),
+    /// None; the place to make it, which nobody else makes one at meanwhile.
+    None(Site),
+    /// One that was damaged, and why; it is gone.
+    Bad(Site, String),
+}
+
+/// A machine that can be made, under its lock.
+#[derive(Debug)]
+pub struct Site {
+    inputs: Inputs,
+    dir: PathBuf,
+    _making: File,
+}
+
+/// Looks for a machine in the cache, waiting for another process that makes it just now.
+///
+/// # Errors
+/// When the cache cannot be used, or the machine's parts cannot be read.
+pub fn find(home: &Home, machine: &Machine, wait: impl FnOnce(&str) -> Result<File>) -> Result<Found> {
+    let inputs = Inputs::of(machine)?;
+    let key = inputs.key();
+    let dir = root(home).join(&key);
+    // A good one is only looked at: that needs no right to write.
+    match open(&dir, &inputs) {
+        Ok(Some(saved)) => return Ok(Found::Good(Box::new(saved))),
+        Ok(None) | Err(_) => {}
+    }
+    let making = wait(&format!("machine-{key}"))?;
+    let site = |dir| Site { inputs: inputs.clone(), dir, _making: making };
+    match open(&dir, &inputs) {
+        Ok(Some(saved)) => Ok(Found::Good(Box::new(saved))),
+        Ok(None) => Ok(Found::None(site(dir))),
+        Err(why) => {
+            scratch::remove_tree(&dir)?;
+            Ok(Found::Bad(site(dir), format!("{why:#}")))
+        }
+    }
+}
+
+fn root(home: &Home) -> PathBuf {
+    home.cache.join("machines")
+}
+
+/// The machine of a folder: nothing where there is none, an error when it is not what it should be.
+fn open(dir: &Path, inputs: &Inputs) -> Result<Option<Saved>> {
+    if !dir.exists() {
+        return Ok(None);
+    }
+    let used = File::open(dir.join(USED)).with_context(|| format!("{USED} is missing"))?;
+    used.lock_shared().context("it cannot be locked")?;
+    let text = fs::read(dir.join(MANIFEST)).with_context(|| format!("{MANIFEST} cannot be read"))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&text).with_context(|| format!("{MANIFEST} cannot be understood"))?;
+    ensure!(
+        manifest.inputs == *inputs,
+        "it was made of another {}",
+        first_difference(&manifest.inputs, inputs)
+    );
+    for (name, want) in &manifest.files {
+        let got = pmem::digest(&dir.join(name))?;
+        ensure!(got == *want, "{name} is damaged");
+    }
+    let state = fs::read(dir.join(STATE)).with_context(|| format!("{STATE} cannot be read"))?;
+    // A cache that cannot be written still serves what it holds.
+    let _ =
+        File::options().write(true).open(dir.join(USED)).and_then(|used| used.set_modified(SystemTime::now()));
+    Ok(Some(Saved { dir: dir.to_owned(), state, manifest, _used: used }))
+}
+
+fn first_difference(then: &Inputs, now: &Inputs) -> &'static str {
+    match (then, now) {
+        _ if then.format != now.format => "version of Holdfast",
+        _ if then.kernel != now.kernel => "kernel",
+        _ if then.image != now.image => "image",
+        _ if then.qemu != now.qemu => "QEMU",
+        _ if then.host_cpu != now.host_cpu => "processor",
+        _ => "machine",
+    }
+}
+
+/// Boots the machine, saves it when it is ready, and puts it into the cache.
+///
+/// # Errors
+/// When the guest does not become ready or cannot be saved, or the cache cannot hold it.
+pub async fn make(
+    home: &Home,
+    site: Site,
+    machine: &Machine,
+    requests: &[(String, String)],
+    cancel: Cancel,
+) -> Result<Saved> {
+    make_room(home);
+    let folder = Scratch::new(&home.cache, "machine")?;
+    // A write beyond the end of the disk is SIGBUS for QEMU.
+    scratch::check_space(folder.path(), ROOM_MIB, "saving a machine")?;
+    let dir = folder.path();
+    let size = machine.memory_mib;
+    pmem::create(&dir.join(MEMORY), size)?;
+    let mut vm = Vm::boot_to_save(machine, dir, cancel)?;
+    let made = get_ready_and_save(&mut vm, requests).await;
+    vm.stop().await;
+    let (hello, config, hello_after_ms) = made.map_err(|broken| in_words(broken, dir))?;
+    if let Some(why) = unready(&hello) {
+        bail!(why);
+    }
+    let mut files = BTreeMap::new();
+    let images = machine.pmem.iter().map(|device| pmem_file(device.place)).chain([MEMORY]);
+    for name in images {
+        let path = dir.join(name);
+        pmem::dig_holes(&path)?;
+        files.insert(name.to_owned(), pmem::digest(&path)?);
+    }
+    files.insert(STATE.to_owned(), pmem::digest(&dir.join(STATE))?);
+    let console = fs::read(dir.join(CONSOLE)).unwrap_or_default();
+    let console = splats(String::from_utf8_lossy(&console).lines());
+    let kernel = machine.kernel.clone();
+    let manifest =
+        Manifest { inputs: site.inputs.clone(), kernel, hello, config, console, files, hello_after_ms };
+    fs::write(dir.join(MANIFEST), serde_json::to_vec_pretty(&manifest)?)
+        .context("cannot write the manifest")?;
+    File::create(dir.join(USED)).context("cannot write the machine's lock")?;
+    scratch::create_dir(&root(home))?;
+    fs::rename(dir, &site.dir).with_context(|| format!("{} could not be published", site.dir.display()))?;
+    open(&site.dir, &site.inputs)?.context("it went away again")
+}
+
+async fn get_ready_and_save(
+    vm: &mut Vm,
+    requests: &[(String, String)],
+) -> Result<(Hello, Vec<ConfigMismatch>, u64), Broken> {
+    let hello = ready::hello(vm).await?;
+    let after_ms = u64::try_from(vm.age().as_millis()).unwrap_or(u64::MAX);
+    let config = ready::check_config(vm, requests).await?;
+    vm.save(SAVE_DEADLINE).await?;
+    Ok((hello, config, after_ms))
+}
+
+/// Why a machine was not made; with the end of what QEMU said, which goes away with the folder.
+fn in_words(broken: Broken, dir: &Path) -> anyhow::Error {
+    let said = fs::read_to_string(dir.join(super::vm::QEMU_LOG)).unwrap_or_default();
+    let said = said.lines().last().map(|line| format!(" ({line})")).unwrap_or_default();
+    match broken {
+        Broken::Cancelled => Interrupted.into(),
+        Broken::Ended(how) => anyhow!("QEMU ended: {how}{said}"),
+        Broken::Deadline(after) => anyhow!("no answer within {} s{said}", after.as_secs()),
+        Broken::Fault(error) => error,
+    }
+}
+
+/// A saved machine as a folder of the cache.
+#[derive(Clone, Debug)]
+struct Stored {
+    path: PathBuf,
+    /// The kernel image it was booted from; `None` when its manifest says nothing.
+    kernel: Option<PathBuf>,
+    /// Time since it was last asked for.
+    unused_for: Duration,
+}
+
+/// All saved machines, the most recently used first.
+fn all(home: &Home) -> Vec<Stored> {
+    let entries = fs::read_dir(root(home)).into_iter().flatten().flatten();
+    let mut all: Vec<Stored> = entries
+        .map(|entry| {
+            let path = entry.path();
+            let used = fs::metadata(path.join(USED)).and_then(|meta| meta.modified());
+            let unused_for = used.ok().and_then(|used| used.elapsed().ok()).unwrap_or_default();
+            let manifest = fs::read(path.join(MANIFEST)).ok();
+            let manifest: Option<Manifest> = manifest.and_then(|text| serde_json::from_slice(&text).ok());
+            Stored { path, kernel: manifest.map(|manifest| manifest.kernel), unused_for }
+        })
+        .collect();
+    all.sort_by_key(|one| one.unused_for);
+    all
+}
+
+/// Removes a saved machine unless somebody uses it; says whether it went.
+fn remove(path: &Path) -> bool {
+    !is_used(path) && fs::remove_dir_all(path).is_ok()
+}
+
+fn is_used(path: &Path) -> bool {
+    File::open(path.join(USED)).is_ok_and(|used| used.try_lock().is_err())
+}
+
+/// Every change of the agent makes another image, and every image another machine.
+fn make_room(home: &Home) {
+    for old in all(home).iter().skip(KEPT - 1) {
+        remove(&old.path);
+    }
+}
+
+/// Removes the saved machines that nobody asked for in so many days (zero takes all), and those whose
+/// kernel is gone. What a live process uses stays.
+pub fn prune(home: &Home, unused_days: Option<u64>, dry_run: bool) -> Vec<Pruned> {
+    let limit = unused_days.map(|days| Duration::from_secs(days.saturating_mul(24 * 60 * 60)));
+    let mut pruned = Vec::new();
+    for one in all(home) {
+        let is_old = limit.is_some_and(|limit| one.unused_for >= limit);
+        let is_orphan = one.kernel.as_ref().is_none_or(|kernel| !kernel.exists());
+        if !(is_old || is_orphan) || is_used(&one.path) {
+            continue;
+        }
+        let bytes = scratch::freed_by_removing(&one.path);
+        if dry_run || remove(&one.path) {
+            pruned.push(Pruned { what: "saved machine".to_owned(), path: one.path, bytes });
+        }
+    }
+    pruned
+}
