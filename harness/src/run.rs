@@ -165,7 +165,9 @@ fn in_folder(of: Run<'_>, folder: &RunFolder) -> Result<Results> {
     let (machines, used) = machines(of, &accelerator)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let grounds = grounds(of, machines, &runtime)?;
+    let playing = Instant::now();
     let records = runtime.block_on(play_all(of, &grounds, folder));
+    let playing = playing.elapsed();
     let cases = judge::judge_all(plan, &records);
     let interrupted = interrupt.flag().load(Ordering::Relaxed);
     let results = report::results(
@@ -178,11 +180,27 @@ fn in_folder(of: Run<'_>, folder: &RunFolder) -> Result<Results> {
             accelerator,
             settings,
             took: begun.elapsed(),
+            playing,
             interrupted,
         },
     );
     store(&folder.path.join(RESULTS), &results)?;
     Ok(results)
+}
+
+/// One kernel.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn built_of(
+    home: &Home,
+    request: &kernel::Request,
+    settings: &Settings,
+    progress: &Progress,
+    interrupt: &Interrupt,
+) -> Result<Built> {
+    let options = kernel::Options { offline: settings.offline, jobs: Some(settings.jobs) };
+    kernel::ensure(home, request, &options, progress, interrupt.flag())
 }
 
 /// One machine, ready to be booted by hand.
@@ -196,9 +214,8 @@ pub fn machine_of(
     progress: &Progress,
     interrupt: &Interrupt,
 ) -> Result<Machine> {
-    let options = kernel::Options { offline: settings.offline, jobs: Some(settings.jobs) };
     let accelerator = accel::choose(&home.cache, settings.accelerator)?;
-    let built = kernel::ensure(home, request, &options, progress, interrupt.flag())?;
+    let built = built_of(home, request, settings, progress, interrupt)?;
     Ok(machine(&built, &image_of(home, settings, interrupt)?, &accelerator, settings))
 }
 

@@ -3,14 +3,17 @@
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use holdfast::bench::boots;
+use holdfast::bench::{Amount, SHORT, boots, machines};
 use holdfast::home::Home;
 use holdfast::kernel::{DEFAULT_BASE, Request};
 use holdfast::outcome::Exit;
+use holdfast::plan::Plan;
 use holdfast::progress::Progress;
 use holdfast::run::{Interrupt, machine_of};
 use holdfast::{doctor, image};
+use serde::Serialize;
 
+use crate::choice::{Kernels, catalogue};
 use crate::run::How;
 
 /// Measure this machine
@@ -36,19 +39,55 @@ enum What {
         #[command(flatten)]
         how: How,
     },
+    /// Saved machines: floor, cold boot, save, restore, short cases a minute, memory
+    Machines {
+        /// The kernel
+        #[arg(long, default_value = DEFAULT_BASE)]
+        kernel: String,
+        /// Floors, cold boots, saves and restores
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        /// Short cases on each file system
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        cases: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        how: How,
+    },
 }
 
 /// Measures and prints.
 pub(crate) fn main(bench: &Bench, home: &Home) -> Result<Exit> {
-    let What::Boot { kernel, rounds, json, how } = &bench.what;
+    let (What::Boot { how, .. } | What::Machines { how, .. }) = &bench.what;
     let progress = Progress::new(how.quiet);
     doctor::provide(false, &progress)?;
     let interrupt = Interrupt::listen()?;
-    let machine = machine_of(home, &Request::named(kernel), &how.settings(), &progress, &interrupt)?;
-    let floor = image::ensure(home, image::FLOOR, how.offline)?;
-    let measured = boots(home, &machine, &floor.path, kernel, *rounds, &progress, &interrupt)?;
-    if *json {
-        outln!("{}", serde_json::to_string_pretty(&measured)?);
+    let settings = how.settings();
+    match &bench.what {
+        What::Boot { kernel, rounds, json, .. } => {
+            let machine = machine_of(home, &Request::named(kernel), &settings, &progress, &interrupt)?;
+            let floor = image::ensure(home, image::FLOOR, how.offline)?;
+            let measured = boots(home, &machine, &floor.path, kernel, *rounds, &progress, &interrupt)?;
+            print(&measured, *json)
+        }
+        What::Machines { kernel, rounds, cases, json, .. } => {
+            let (contracts, scenarios) = catalogue(home)?;
+            let (kernels, requests) =
+                Kernels::default().resolve(home, &contracts, std::slice::from_ref(kernel))?;
+            let plan = Plan::make(&scenarios, &contracts, &kernels, &[SHORT.to_owned()])?;
+            let amount = Amount { rounds: *rounds, cases: *cases as usize };
+            let request = &requests[kernel];
+            let measured = machines(home, &plan, request, &settings, amount, &progress, &interrupt)?;
+            print(&measured, *json)
+        }
+    }
+}
+
+fn print<T: Serialize + std::fmt::Display>(measured: &T, json: bool) -> Result<Exit> {
+    if json {
+        outln!("{}", serde_json::to_string_pretty(measured)?);
     } else {
         outln!("{measured}");
     }

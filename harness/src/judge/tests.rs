@@ -418,6 +418,7 @@ fn a_report_shows_every_row_and_where_the_evidence_is() {
         qemu: "QEMU emulator version 7.2".into(),
         accelerator: Accelerator { kind: Accel::Tcg, why: String::new() },
         settings: &settings,
+        playing: std::time::Duration::ZERO,
         took: std::time::Duration::from_secs(9),
         interrupted: false,
     };

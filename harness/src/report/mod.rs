@@ -40,6 +40,8 @@ pub struct Results {
     pub seed: u64,
     /// The whole run, in seconds.
     pub took_s: f64,
+    /// The part of it in which cases were played, in seconds.
+    pub playing_s: f64,
     /// The user ended it.
     pub interrupted: bool,
     /// The exit code of the command.
@@ -127,6 +129,8 @@ pub struct Circumstances<'a> {
     pub settings: &'a Settings,
     /// The whole run.
     pub took: Duration,
+    /// Playing its cases.
+    pub playing: Duration,
     /// The user ended it.
     pub interrupted: bool,
 }
@@ -151,6 +155,7 @@ pub fn results(plan: &Plan, cases: Vec<CaseResult>, records: &[Record], of: Circ
         clauses: BTreeMap::new(),
         seed: of.settings.seed,
         took_s: of.took.as_secs_f64(),
+        playing_s: of.playing.as_secs_f64(),
         interrupted: of.interrupted,
         exit: 0,
     };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Measures boots as ratios within one run: how far a ready guest is from the floor.
+//! How far a guest that boots is from the floor.
 
 use std::fmt;
 use std::fs;
@@ -11,6 +11,7 @@ use anyhow::Result;
 use holdfast_protocol::Reply;
 use serde::Serialize;
 
+use super::{median, millis};
 use crate::home::Home;
 use crate::judge::unready;
 use crate::machine::{Broken, Machine, Vm, floor};
@@ -41,7 +42,7 @@ pub struct Boots {
 }
 
 /// What a hello may cost, in floors.
-pub const GOAL: f64 = 1.5;
+const GOAL: f64 = 1.5;
 /// Longer than any boot that is worth measuring.
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -106,25 +107,8 @@ async fn hello(home: &Home, machine: &Machine, interrupt: &Interrupt) -> Result<
     }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn median(values: &[u64]) -> u64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable();
-    match sorted.len() {
-        0 => 0,
-        len if len % 2 == 1 => sorted[len / 2],
-        len => (sorted[len / 2 - 1] + sorted[len / 2]) / 2,
-    }
-}
-
 impl fmt::Display for Boots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let range = |values: &[u64]| {
-            format!("{} to {}", values.iter().min().unwrap_or(&0), values.iter().max().unwrap_or(&0))
-        };
         writeln!(
             f,
             "{} under {}, {} rounds, milliseconds",
@@ -133,20 +117,8 @@ impl fmt::Display for Boots {
             self.floor_ms.len()
         )?;
         writeln!(f, "         median  range")?;
-        writeln!(f, "floor  {:8}  {}", self.floor_median_ms, range(&self.floor_ms))?;
-        writeln!(f, "hello  {:8}  {}", self.hello_median_ms, range(&self.hello_ms))?;
+        writeln!(f, "floor  {:8}  {}", self.floor_median_ms, super::range(&self.floor_ms))?;
+        writeln!(f, "hello  {:8}  {}", self.hello_median_ms, super::range(&self.hello_ms))?;
         write!(f, "hello is {:.2} times the floor (goal: at most {GOAL})", self.ratio)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_of_an_even_number_lies_between() {
-        assert_eq!(median(&[3, 1, 2]), 2);
-        assert_eq!(median(&[4, 1, 3, 2]), 2);
-        assert_eq!(median(&[]), 0);
     }
 }
