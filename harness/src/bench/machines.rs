@@ -239,21 +239,21 @@ impl Bench<'_> {
 impl Short {
     fn of(records: &[Record], took_ms: u64) -> Self {
         let phase = |of: fn(&Record) -> u64| median(&records.iter().map(of).collect::<Vec<u64>>());
-        let phases: [(&str, fn(&Record) -> u64); 7] = [
-            ("1 restore", |record| record.phases.machine_ms),
-            ("2 prepare", |record| record.phases.prepare_ms),
-            ("3 ops", |record| record.phases.steps_ms),
-            ("4 oracles in the guest", |record| record.phases.oracles_ms),
-            ("5 stop", |record| record.phases.stop_ms),
-            ("6 file system checks", |record| record.phases.fsck_ms),
-            ("whole case", |record| record.took_ms),
+        let phases = [
+            ("1 restore", phase(|record| record.phases.machine_ms)),
+            ("2 prepare", phase(|record| record.phases.prepare_ms)),
+            ("3 ops", phase(|record| record.phases.steps_ms)),
+            ("4 oracles in the guest", phase(|record| record.phases.oracles_ms)),
+            ("5 stop", phase(|record| record.phases.stop_ms)),
+            ("6 file system checks", phase(|record| record.phases.fsck_ms)),
+            ("whole case", phase(|record| record.took_ms)),
         ];
         Self {
             cases: records.len(),
             took_ms,
             per_minute: records.len() as f64 * 60_000.0 / took_ms.max(1) as f64,
             per_floor: 0.0,
-            phases_ms: phases.into_iter().map(|(name, of)| (name.to_owned(), phase(of))).collect(),
+            phases_ms: phases.map(|(name, ms)| (name.to_owned(), ms)).into(),
         }
     }
 }

@@ -200,9 +200,8 @@ pub fn find(home: &Home, machine: &Machine, wait: impl FnOnce(&str) -> Result<Fi
     let key = inputs.key();
     let dir = root(home).join(&key);
     // A good one is only looked at: that needs no right to write.
-    match open(&dir, &inputs) {
-        Ok(Some(saved)) => return Ok(Found::Good(Box::new(saved))),
-        Ok(None) | Err(_) => {}
+    if let Ok(Some(saved)) = open(&dir, &inputs) {
+        return Ok(Found::Good(Box::new(saved)));
     }
     let making = wait(&format!("machine-{key}"))?;
     let site = |dir| Site { inputs: inputs.clone(), dir, _making: making };
