@@ -16,8 +16,8 @@ use crate::clock::now_ms;
 use crate::ops;
 use crate::signals;
 use crate::sys::{self, Mapping};
-use crate::verbs::{Device, QueuePair, Region};
-use crate::wire::{Answer, Call, More, Part, Patient};
+use crate::verbs::{self, Device, QueuePair, Region};
+use crate::wire::{Answer, Call, More, Part, Patient, SPARE_TAG};
 
 /// Exit status of an actor whose session went away or spoke nonsense.
 const EXIT_NO_SESSION: i32 = 70;
@@ -93,22 +93,31 @@ pub(crate) fn run(stream: OwnedFd) -> ! {
     // Nobody is left to collect what an actor without a session does.
     let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
     let mut stream = Patient(File::from(stream));
+    // What is the same for every part is done before there is one: most actors are started ahead.
+    verbs::look_around();
+    say(&mut stream, SPARE_TAG, Outcome::Returned(0));
     let Ok(Call::Play(part)) = read_frame::<Call>(&mut stream) else { sys::exit_now(EXIT_NO_SESSION) };
     // The kernel's splats name the task: let them name the actor.
     if let Ok(name) = CString::new(part.name.as_str()) {
         let _ = nix::sys::prctl::set_name(&name);
     }
     let (mut actor, outcome) = Actor::new(part);
-    let ready = Answer { tag: String::new(), outcome, at_ms: now_ms(), took_ms: 0, more: More::Nothing };
-    if write_frame(&mut stream.0, &ready).is_err() {
-        sys::exit_now(EXIT_NO_SESSION);
-    }
+    say(&mut stream, "", outcome);
     loop {
         let Ok(call) = read_frame::<Call>(&mut stream) else { sys::exit_now(EXIT_NO_SESSION) };
         let answer = actor.answer(call);
         if write_frame(&mut stream.0, &answer).is_err() {
             sys::exit_now(EXIT_NO_SESSION);
         }
+    }
+}
+
+/// Says something that is no answer to a step.
+fn say(stream: &mut Patient<File>, tag: &str, outcome: Outcome) {
+    let more = More::Nothing;
+    let answer = Answer { tag: tag.to_owned(), outcome, at_ms: now_ms(), took_ms: 0, more };
+    if write_frame(&mut stream.0, &answer).is_err() {
+        sys::exit_now(EXIT_NO_SESSION);
     }
 }
 

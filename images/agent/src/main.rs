@@ -4,7 +4,7 @@
 //! One program in several roles, told apart by the first argument:
 //! nothing, as PID 1: [`boot`], then a [`session`] on the virtio-serial port;
 //! `actor`: one [`actor`] of a session; `keeper`: what outlives an actor on purpose;
-//! `umount`: one umount(2) that may hang; `session`: a session as an ordinary process, for tests.
+//! `session`: a session as an ordinary process, for tests.
 
 mod actor;
 mod boot;
@@ -14,6 +14,7 @@ mod ops;
 mod oracles;
 mod port;
 mod procfs;
+mod progress;
 mod session;
 mod signals;
 mod sys;
@@ -26,8 +27,8 @@ use std::path::Path;
 use std::process::exit;
 
 use holdfast_protocol::Place;
-use nix::mount::{MntFlags, umount2};
 
+use crate::progress::Progress;
 use crate::session::{Session, Stage};
 use crate::wire::Patient;
 
@@ -41,14 +42,11 @@ fn main() {
         boot::run(&words);
     }
     match words.as_slice() {
-        ["actor", _] => match sys::inherited_fd(0) {
+        ["actor"] => match sys::inherited_fd(0) {
             Ok(stream) => actor::run(stream),
             Err(errno) => fail(&format!("standard input: {errno}")),
         },
         ["keeper", what @ ..] => ops::violate::run_keeper(what),
-        ["umount", folder] => {
-            exit(umount2(*folder, MntFlags::empty()).map_or_else(|errno| errno as i32, |()| 0))
-        }
         ["session", "--port-fd", fd, "--root", root] => match fd.parse() {
             Ok(fd) => session_for_tests(fd, Path::new(root)),
             Err(_) => fail(&format!("{fd} is no descriptor")),
@@ -66,10 +64,11 @@ fn fail(why: &str) -> ! {
 fn session_for_tests(fd: i32, root: &Path) -> ! {
     let names = [(Place::Ext4, "ext4"), (Place::Xfs, "xfs"), (Place::Devdax, "devdax")];
     let places: BTreeMap<_, _> = names.map(|(place, name)| (place, root.join(name))).into();
-    let stage = Stage { places, ..Stage::default() };
+    let stage = Stage { places, boot_id: procfs::boot_id(), ..Stage::default() };
+    let progress = Progress::start().unwrap_or_else(|error| fail(&format!("the ticker: {error}")));
     match sys::inherited_fd(fd) {
-        Ok(stream) => match Session::new(stage).serve(&mut Patient(File::from(stream))) {
-            Ok(_) => exit(0),
+        Ok(stream) => match Session::new(stage, progress).serve(&mut Patient(File::from(stream))) {
+            Ok(()) => exit(0),
             Err(error) => fail(&error.to_string()),
         },
         Err(errno) => fail(&format!("descriptor {fd}: {errno}")),

@@ -108,16 +108,29 @@ pub(crate) fn add_rxe(device: &str, netdev: &str) -> Result<(), Errno> {
     request(SockProtocol::NetlinkRDMA, NLDEV_NEWLINK, 0, &body)
 }
 
-/// Memory regions in the whole system, as `rdma resource show` counts them.
-///
-/// # Errors
-/// What the kernel answered; EPROTONOSUPPORT without RDMA.
-pub(crate) fn regions() -> Result<u64, Errno> {
-    let socket = open(SockProtocol::NetlinkRDMA)?;
-    transmit(&socket, NLDEV_RES_GET, NLM_F_DUMP, &[])?;
-    let mut regions = 0;
-    receive(&socket, |body| regions += summary(body, "mr"))?;
-    Ok(regions)
+/// Where RDMA resources are counted.
+#[derive(Debug)]
+pub(crate) struct Resources(OwnedFd);
+
+impl Resources {
+    /// Opens the socket to ask over.
+    ///
+    /// # Errors
+    /// EPROTONOSUPPORT without RDMA.
+    pub(crate) fn open() -> Result<Self, Errno> {
+        open(SockProtocol::NetlinkRDMA).map(Self)
+    }
+
+    /// Memory regions in the whole system, as `rdma resource show` counts them.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub(crate) fn regions(&self) -> Result<u64, Errno> {
+        transmit(&self.0, NLDEV_RES_GET, NLM_F_DUMP, &[])?;
+        let mut regions = 0;
+        receive(&self.0, |body| regions += summary(body, "mr"))?;
+        Ok(regions)
+    }
 }
 
 /// The current number of one kind of resource in an answer to `RES_GET`.

@@ -45,6 +45,12 @@ pub(crate) fn command_line() -> Vec<String> {
     text.split_whitespace().map(ToOwned::to_owned).collect()
 }
 
+/// `/proc/sys/kernel/random/boot_id`; empty when it cannot be read.
+#[must_use]
+pub(crate) fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 /// The options of the running kernel that are not as requested.
 ///
 /// # Errors

@@ -210,6 +210,50 @@ pub(crate) fn statx_dax(path: &Path) -> Result<bool, Errno> {
     Ok(found.stx_attributes & libc::STATX_ATTR_DAX as u64 != 0)
 }
 
+/// Puts the calling thread under SCHED_FIFO, before everything that is not. What it starts is not.
+///
+/// # Errors
+/// The errno of sched_setscheduler(2); EPERM to an ordinary user.
+pub(crate) fn be_first() -> Result<(), Errno> {
+    let parameters = libc::sched_param { sched_priority: 1 };
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: the structure outlives the call; 0 is the calling thread.
+    Errno::result(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) }).map(drop)
+}
+
+/// How much the generator is told that the seed is worth, in bits: all it needs to be ready.
+const SEED_BITS: i32 = 256;
+
+/// `struct rand_pool_info` of linux/random.h with room for a seed.
+#[repr(C)]
+struct RandPoolInfo {
+    entropy_count: i32,
+    buf_size: i32,
+    buf: [u32; 2],
+}
+
+/// RNDADDENTROPY: `_IOW('R', 0x03, int [2])`.
+const RNDADDENTROPY: libc::Ioctl = 0x4008_5203;
+
+/// RNDRESEEDCRNG: `_IO('R', 0x07)`.
+const RNDRESEEDCRNG: libc::Ioctl = 0x5207;
+
+/// Mixes a seed into the kernel's random number generator and makes that draw from it at once
+/// (drivers/char/random.c random_ioctl(); crng_reseed() would otherwise come up to a minute later).
+///
+/// # Errors
+/// The errno of the ioctl.
+pub(crate) fn seed_random(random: BorrowedFd<'_>, seed: u64) -> Result<(), Errno> {
+    let bytes = seed.to_ne_bytes();
+    let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let info = RandPoolInfo { entropy_count: SEED_BITS, buf_size: 8, buf: [word(0), word(4)] };
+    // SAFETY: the structure has the layout of linux/random.h, says how long it is, and outlives the call,
+    // which only reads it.
+    Errno::result(unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, &raw const info) })?;
+    // SAFETY: no argument.
+    Errno::result(unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG) }).map(drop)
+}
+
 /// pidfd_open(2): a descriptor that becomes readable when the process has ended.
 ///
 /// # Errors

@@ -37,28 +37,46 @@ int hf_close(struct hf_device *device)
 	return 0;
 }
 
+/* The devices found ahead; never freed, so that what was found stays. */
+static struct ibv_device **hf_devices;
+
+void hf_look_around(void)
+{
+	if (!hf_devices)
+		hf_devices = ibv_get_device_list(NULL);
+}
+
+static struct ibv_device *hf_find(const char *name)
+{
+	struct ibv_device **at;
+
+	for (at = hf_devices; at && *at; at++)
+		if (!strcmp(ibv_get_device_name(*at), name))
+			return *at;
+	return NULL;
+}
+
 int hf_open(const char *name, struct hf_device **out)
 {
-	struct ibv_device **list, **at;
+	struct ibv_device *found = hf_find(name);
 	struct hf_device *device;
-	int err = ENODEV;
+	int err;
 
-	list = ibv_get_device_list(NULL);
-	if (!list)
-		return hf_errno();
+	if (!found) {
+		/* It may have come since. */
+		hf_devices = NULL;
+		hf_look_around();
+		if (!hf_devices)
+			return hf_errno();
+		found = hf_find(name);
+	}
+	if (!found)
+		return ENODEV;
 	device = calloc(1, sizeof(*device));
-	if (!device) {
-		ibv_free_device_list(list);
+	if (!device)
 		return ENOMEM;
-	}
-	for (at = list; *at; at++) {
-		if (strcmp(ibv_get_device_name(*at), name))
-			continue;
-		device->context = ibv_open_device(*at);
-		err = device->context ? 0 : hf_errno();
-		break;
-	}
-	ibv_free_device_list(list);
+	device->context = ibv_open_device(found);
+	err = device->context ? 0 : hf_errno();
 	if (!err) {
 		device->pd = ibv_alloc_pd(device->context);
 		if (!device->pd)
@@ -176,6 +194,12 @@ int hf_connect_qp(struct ibv_qp *qp, int gid_index, const uint8_t gid[16], uint3
 				     IBV_QP_MAX_QP_RD_ATOMIC);
 }
 
+/*
+ * How much of the time limit one look at the completion queue may use up, in milliseconds: looks are
+ * HF_POLL_STEP_NS apart, unless the machine stood still.
+ */
+enum { HF_MOST_PER_LOOK_MS = 10 };
+
 static int64_t hf_now_ms(void)
 {
 	struct timespec now;
@@ -202,7 +226,7 @@ int hf_transfer(struct hf_device *device, struct ibv_qp *qp, int is_read, void *
 		.wr.rdma = { .remote_addr = remote, .rkey = rkey },
 	};
 	const struct timespec step = { .tv_nsec = HF_POLL_STEP_NS };
-	const int64_t until_ms = hf_now_ms() + timeout_ms;
+	int64_t last_ms = hf_now_ms();
 	struct ibv_send_wr *bad = NULL;
 	struct ibv_wc wc;
 	int err = ibv_post_send(qp, &request, &bad);
@@ -220,7 +244,11 @@ int hf_transfer(struct hf_device *device, struct ibv_qp *qp, int is_read, void *
 			return 0;
 		}
 		if (n == 0) {
-			if (hf_now_ms() >= until_ms)
+			int64_t now_ms = hf_now_ms(), passed_ms = now_ms - last_ms;
+
+			timeout_ms -= passed_ms < HF_MOST_PER_LOOK_MS ? passed_ms : HF_MOST_PER_LOOK_MS;
+			last_ms = now_ms;
+			if (timeout_ms <= 0)
 				return ETIMEDOUT;
 			nanosleep(&step, NULL);
 		}

@@ -30,6 +30,7 @@ struct RawPair {
 }
 
 unsafe extern "C" {
+    fn hf_look_around();
     fn hf_open(name: *const libc::c_char, out: *mut *mut RawDevice) -> c_int;
     fn hf_query_gid(device: *mut RawDevice, index: c_int, raw: *mut u8) -> c_int;
     fn hf_reg_mr(
@@ -109,6 +110,12 @@ pub(crate) struct Remote {
 
 fn check(err: c_int) -> Result<(), Errno> {
     if err == 0 { Ok(()) } else { Err(Errno::from_raw(err)) }
+}
+
+/// Finds the devices of this machine ahead, opening none: [`Device::open`] then need not.
+pub(crate) fn look_around() {
+    // SAFETY: no argument; called before this process has another thread.
+    unsafe { hf_look_around() };
 }
 
 impl Device {

@@ -4,10 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use holdfast_protocol::{ActorSetup, Op, Outcome, Place};
 use serde::{Deserialize, Serialize};
+
+/// Tag of what an actor says before it has a part: it has started and waits for [`Call::Play`]. No step's
+/// id holds a blank.
+pub(crate) const SPARE_TAG: &str = "waits for a part";
 
 /// A declared file, as an actor finds it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -138,6 +143,12 @@ impl<R: Read> Read for Patient<R> {
                 other => return other,
             }
         }
+    }
+}
+
+impl<F: AsFd> AsFd for Patient<F> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -9,9 +9,10 @@ use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use holdfast_protocol::{
     ActorSetup, CutHow, Fact, FallocateMode, FileSetup, HandlerSetup, MapFlag, Op, OpenFlag, Order, Outcome,
@@ -23,6 +24,13 @@ const WAIT_MS: u64 = 10_000;
 
 /// How long something is watched that should not return.
 const WATCH_MS: u64 = 120;
+
+/// What a stop of a second may look like: the ticker of an ordinary user's session has no precedence, and
+/// a loaded machine adds to it.
+const STOP_MS: std::ops::Range<u64> = 950..1_900;
+
+/// How many actors a session starts ahead.
+const SPARES: usize = 4;
 
 struct Guest {
     session: Child,
@@ -53,9 +61,31 @@ impl Guest {
             .arg(root.path())
             .current_dir(root.path())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
+            // With its actors it can be stopped as a whole, as a busy host stops a guest.
+            .process_group(0)
             .spawn()
             .unwrap();
         Self { session, port, root }
+    }
+
+    /// Sends a signal to the session and all its actors.
+    fn signal(&self, signal: &str) {
+        signal_to(signal, &format!("-{}", self.session.id()));
+    }
+
+    fn wake(&mut self) -> Reply {
+        self.ask(&Order::Wake { unix_ns: 1_000_000_000_000_000_000, seed: 7 })
+    }
+
+    /// Makes an actor of each name, without files.
+    fn people(&mut self, names: &[&str]) {
+        let actors = names.iter().map(|name| ((*name).to_owned(), ActorSetup::default())).collect();
+        let setup = Setup { case: "people".to_owned(), actors, ..Setup::default() };
+        assert_eq!(self.ask(&Order::Prepare(setup)), Reply::Prepared(Vec::new()));
+    }
+
+    fn folder(&self) -> PathBuf {
+        fs::canonicalize(self.root.path()).unwrap()
     }
 
     /// A session with a file of each kind and a few actors.
@@ -82,6 +112,7 @@ impl Guest {
             .into(),
             sysctl: BTreeMap::new(),
         };
+        assert!(matches!(guest.wake(), Reply::Awake(_)));
         match guest.ask(&Order::Prepare(setup)) {
             Reply::Prepared(files) => assert!(files.iter().all(|file| file.filled), "{files:?}"),
             other => panic!("not prepared: {other:?}"),
@@ -358,6 +389,9 @@ fn a_frame_out_of_step_is_refused() {
 fn orders_out_of_order_are_refused() {
     let mut guest = Guest::bare();
     let refused = |reply: &Reply, about: &str| matches!(reply, Reply::Refused { why } if why.contains(about));
+    assert!(refused(&guest.ask(&Order::Prepare(Setup::default())), "not woken"));
+    assert!(matches!(guest.wake(), Reply::Awake(_)));
+    assert!(refused(&guest.wake(), "already awake"));
     assert!(refused(&guest.ask(&Order::Finish { settle_ms: 1 }), "nothing was prepared"));
     let unknown = Order::Await { step: "x".to_owned(), wait_ms: 1 };
     assert!(refused(&guest.ask(&unknown), "never issued"));
@@ -379,7 +413,7 @@ fn finishing_ends_every_actor() {
         panic!("not finished")
     };
     assert!(oracles.stuck.is_empty(), "{oracles:?}");
-    assert!(oracles.umount.is_empty() && oracles.fsck.is_empty(), "nothing is mounted in a test");
+    assert!(oracles.umount.is_empty(), "nothing is mounted in a test");
     assert_eq!(guest.collect("hang"), Outcome::Killed("SIGKILL".to_owned()));
     assert!(matches!(guest.ask(&Order::Finish { settle_ms: 1 }), Reply::Refused { .. }));
 }
@@ -388,26 +422,154 @@ fn finishing_ends_every_actor() {
 fn a_session_ends_with_its_stream_and_takes_its_actors_along() {
     let mut guest = Guest::ready();
     guest.hang();
-    assert_eq!(actors_in(&fs::canonicalize(guest.root.path()).unwrap()), 3);
+    assert_eq!(actors_in(&guest.folder()).len(), SPARES, "three play, one is left over");
     guest.port.shutdown(std::net::Shutdown::Write).unwrap();
     assert!(guest.session.wait().unwrap().success());
     // The actors hold no copy of the port; nothing else would keep it open.
     assert_eq!(guest.port.read(&mut [0]).unwrap(), 0);
     let begin = Instant::now();
-    let folder = fs::canonicalize(guest.root.path()).unwrap();
-    while actors_in(&folder) > 0 {
+    let folder = guest.folder();
+    while !actors_in(&folder).is_empty() {
         assert!(begin.elapsed() < Duration::from_secs(10), "an actor outlived its session");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Actors that were started in this folder.
-fn actors_in(folder: &Path) -> usize {
+#[test]
+fn waking_a_test_changes_nothing_but_answers() {
+    let mut guest = Guest::bare();
+    let Reply::Awake(awake) = guest.wake() else { panic!("not awake") };
+    let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+    assert!(now_ns.abs_diff(awake.unix_ns.into()) < 60_000_000_000, "{awake:?}");
+    assert_eq!(awake.boot_id, fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim());
+}
+
+#[test]
+fn a_stop_of_the_whole_guest_makes_no_call_look_blocked() {
+    let mut guest = Guest::ready();
+    fs::remove_file(guest.data()).unwrap();
+    assert!(Command::new("mkfifo").arg(guest.data()).status().unwrap().success());
+    let order = Order::Do { step: "hang".into(), actor: "patient".into(), op: open(), wait_ms: 300 };
+    write_frame(&mut guest.port, &order).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    guest.signal("STOP");
+    std::thread::sleep(Duration::from_secs(1));
+    guest.signal("CONT");
+    std::thread::sleep(Duration::from_millis(100));
+    drop(OpenOptions::new().write(true).open(guest.data()).unwrap());
+    let Ok(Reply::Fact(fact)) = read_frame(&mut guest.port) else { panic!("no fact") };
+    assert_eq!(fact.outcome, OK, "{fact:?}");
+    assert!((1_100..5_000).contains(&fact.took_ms), "{fact:?}");
+    assert!(STOP_MS.contains(&fact.stalled_ms), "{fact:?}");
+    // What ran without a break says so.
+    let fact =
+        guest.fact(&Order::Do { step: "size".into(), actor: "owner".into(), op: size(), wait_ms: WAIT_MS });
+    assert!(fact.stalled_ms < 500, "{fact:?}");
+}
+
+#[test]
+fn a_stop_of_the_whole_guest_shortens_no_watch() {
+    let mut guest = Guest::ready();
+    guest.hang();
+    let begin = Instant::now();
+    write_frame(&mut guest.port, &Order::Still { step: "hang".to_owned(), for_ms: 200 }).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    guest.signal("STOP");
+    std::thread::sleep(Duration::from_secs(1));
+    guest.signal("CONT");
+    let Ok(Reply::Fact(fact)) = read_frame(&mut guest.port) else { panic!("no fact") };
+    assert!(matches!(fact.outcome, Outcome::Blocked { .. }), "{fact:?}");
+    let elapsed = begin.elapsed();
+    assert!(elapsed >= Duration::from_millis(1_150), "watched for less than 200 ms of progress: {elapsed:?}");
+    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+    // The watch began when the step had been on its way for a while.
+    assert!(fact.took_ms - fact.stalled_ms >= WATCH_MS + 200, "{fact:?}");
+    assert!(STOP_MS.contains(&fact.stalled_ms), "{fact:?}");
+}
+
+#[test]
+fn actors_started_ahead_are_like_the_others() {
+    let mut guest = Guest::bare();
+    guest.wake();
+    let names = ["a", "b", "c", "d", "e", "f"];
+    guest.people(&names);
+    let pids = actors_in(&guest.folder());
+    assert_eq!(pids.len(), names.len());
+    let looks: Vec<(String, String)> = pids.iter().map(|pid| look_of(pid)).collect();
+    let mut found: Vec<&str> = looks.iter().map(|(name, _)| name.as_str()).collect();
+    found.sort_unstable();
+    assert_eq!(found, names, "a process is named after its actor");
+    for (name, look) in &looks {
+        assert_eq!(*look, looks[0].1, "{name} differs");
+    }
+    let Reply::Finished(oracles) = guest.ask(&Order::Finish { settle_ms: WAIT_MS }) else {
+        panic!("not finished")
+    };
+    assert!(oracles.stuck.is_empty(), "{oracles:?}");
+}
+
+#[test]
+fn a_spare_that_dies_is_replaced() {
+    let mut guest = Guest::bare();
+    guest.wake();
+    let spares = actors_in(&guest.folder());
+    assert_eq!(spares.len(), SPARES);
+    for pid in &spares {
+        signal_to("KILL", pid);
+    }
+    guest.people(&["owner", "other"]);
+    assert!(matches!(guest.act("pipe", "owner", Op::Pipe {}), Outcome::Returned(0)));
+    assert!(matches!(guest.act("pipe", "other", Op::Pipe {}), Outcome::Returned(0)));
+}
+
+#[test]
+fn spares_that_nobody_wanted_are_no_actors() {
+    let mut guest = Guest::bare();
+    guest.wake();
+    guest.people(&["owner"]);
+    let Reply::Finished(oracles) = guest.ask(&Order::Finish { settle_ms: WAIT_MS }) else {
+        panic!("not finished")
+    };
+    assert!(oracles.stuck.is_empty(), "{oracles:?}");
+    assert_eq!(actors_in(&guest.folder()).len(), SPARES - 1);
+}
+
+fn signal_to(signal: &str, whom: &str) {
+    assert!(Command::new("kill").args(["-s", signal, "--", whom]).status().unwrap().success());
+}
+
+/// Name of an actor's process, and what else of it can be seen and is not its own number.
+fn look_of(pid: &str) -> (String, String) {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    let told = ["Threads:", "Sig", "Shd", "Cap", "NoNewPrivs:", "Seccomp:", "Cpus_allowed:", "Umask:"];
+    let status: Vec<String> = read("status")
+        .lines()
+        .filter(|line| told.iter().any(|field| line.starts_with(field)))
+        .map(ToOwned::to_owned)
+        .collect();
+    // Behind the name: priority and nice are the 16th and 17th, the policy is the 39th.
+    let stat = read("stat");
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let kind = |fd: fs::DirEntry| {
+        let target = fs::read_link(fd.path()).unwrap().display().to_string();
+        let target = target.split(':').next().unwrap().to_owned();
+        format!("{} {target}", fd.file_name().display())
+    };
+    let mut fds: Vec<String> =
+        fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|fd| kind(fd.unwrap())).collect();
+    fds.sort();
+    let scheduling = (fields[15], fields[16], fields[38]);
+    let look = format!("{:?} {status:?} {scheduling:?} {fds:?} {}", read("cmdline"), read("limits"));
+    (read("comm").trim().to_owned(), look)
+}
+
+/// Processes in the role of an actor that were started in this folder.
+fn actors_in(folder: &Path) -> Vec<String> {
     let is_one = |pid: &str| {
         let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let folder_of = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
         arguments.windows(7).any(|word| word == b"\0actor\0") && folder_of == folder
     };
     let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    pids.filter(|pid| is_one(pid)).count()
+    pids.filter(|pid| is_one(pid)).collect()
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The two file systems: made, mounted with DAX, checked, and damaged for the oracle's own test.
+//! The two file systems: made, mounted with DAX, and damaged for the oracle's own test. The host checks
+//! them, on the NVDIMMs' images.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -7,14 +8,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use holdfast_protocol::{FsckFact, Place};
+use holdfast_protocol::Place;
 use nix::mount::{MsFlags, mount as mount_call};
 
 use super::pmem::Prepared;
 use super::{place_name, timed};
-
-/// How much of a checker's output is kept, in bytes.
-const OUTPUT_BYTES: usize = 8 << 10;
 
 /// Small inode tables and a small journal, everything initialised here: no background thread
 /// writes later, while a scenario runs.
@@ -82,41 +80,8 @@ fn make(place: Place, node: &Path) -> Result<(), String> {
     Err(format!("{}: {}: {}", words[0], output.status, String::from_utf8_lossy(&output.stderr).trim()))
 }
 
-/// The words of the checker's command.
-pub(crate) fn check_command(place: Place, device: &Path) -> Vec<String> {
-    let device = device.display().to_string();
-    let words = match place {
-        Place::Ext4 => ["/sbin/e2fsck", "-fn", &device],
-        Place::Xfs | Place::Devdax => ["/sbin/xfs_repair", "-n", &device],
-    };
-    words.map(ToOwned::to_owned).to_vec()
-}
-
-/// Runs the checker of an unmounted file system; it changes nothing.
-pub(crate) fn check(place: Place, device: &Path) -> FsckFact {
-    let words = check_command(place, device);
-    let output = Command::new(&words[0]).args(&words[1..]).stdin(Stdio::null()).output();
-    let (status, output) = match output {
-        Ok(output) => {
-            let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
-            text.push_str(&String::from_utf8_lossy(&output.stderr));
-            (output.status.code(), end_of(&text))
-        }
-        Err(error) => (None, error.to_string()),
-    };
-    FsckFact { on: place, command: words.join(" "), status, output }
-}
-
-fn end_of(text: &str) -> String {
-    let mut from = text.len().saturating_sub(OUTPUT_BYTES);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    text[from..].to_owned()
-}
-
 /// Changes one byte of an unmounted file system's metadata that its checker looks at: of the first
-/// group's count of free blocks.
+/// group's count of free blocks. Afterwards it is on the NVDIMM, where the host looks for it.
 ///
 /// # Errors
 /// What reading or writing the device said.
@@ -147,17 +112,4 @@ fn xfs_free_blocks(file: &impl FileExt) -> io::Result<u64> {
     let mut sector = [0u8; 2];
     file.read_exact_at(&mut sector, 102)?;
     Ok(u64::from(u16::from_be_bytes(sector)) + 55)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_an_output_is_kept_whole() {
-        assert_eq!(end_of("short"), "short");
-        let long = "ä".repeat(OUTPUT_BYTES);
-        assert!(end_of(&long).len() <= OUTPUT_BYTES);
-        assert!(long.ends_with(&end_of(&long)));
-    }
 }

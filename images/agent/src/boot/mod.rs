@@ -21,7 +21,8 @@ use crate::clock::now_ms;
 use crate::oracles::mark_log;
 use crate::port::{self, Port};
 use crate::procfs;
-use crate::session::{Next, Session, Stage};
+use crate::progress::Progress;
+use crate::session::{Session, Stage};
 
 /// Kernel argument: power off at once. For measuring what the machine itself costs.
 const FLOOR: &str = "holdfast.floor";
@@ -46,18 +47,29 @@ pub(crate) fn run(words: &[&str]) -> ! {
     // Marks in the kernel log must not fall to its rate limit, nor pins to a limit of this process.
     let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
-    let (hello, stage) = get_ready(started_ms);
+    let progress = match Progress::start() {
+        Ok(progress) => progress,
+        Err(error) => {
+            say(&format!("starting the ticker: {error}"));
+            power_off()
+        }
+    };
+    let (hello, session) = get_ready(started_ms, &progress);
     let node = port::find().filter(|_| !arguments.iter().any(|word| word == SHELL));
     match node {
-        Some(node) => serve(&node, &hello, stage),
+        Some(node) => serve(&node, &hello, session),
         None => shell::run(&hello),
     }
     power_off()
 }
 
 /// Prepares everything and says how it went.
-fn get_ready(started_ms: u64) -> (Hello, Stage) {
-    let link = thread::spawn(|| timed("rdma", rdma_link::bring_up));
+fn get_ready(started_ms: u64, progress: &Progress) -> (Hello, Session) {
+    let watch = progress.watch();
+    let link = thread::spawn({
+        let progress = progress.clone();
+        move || timed("rdma", || rdma_link::bring_up(&progress))
+    });
     let dimms: Vec<_> = pmem::find()
         .into_iter()
         .map(|dimm| {
@@ -68,12 +80,8 @@ fn get_ready(started_ms: u64) -> (Hello, Stage) {
     let pmem: Vec<PmemFact> = dimms
         .into_iter()
         .map(|(place, thread)| {
-            thread.join().unwrap_or_else(|_| PmemFact {
-                place,
-                device: String::new(),
-                mount: String::new(),
-                trouble: "the agent's preparation died".to_owned(),
-            })
+            let died = "the agent's preparation died".to_owned();
+            thread.join().unwrap_or_else(|_| PmemFact { trouble: died, ..nothing_yet(place) })
         })
         .collect();
     let rdma = link.join().unwrap_or_else(|_| RdmaFact {
@@ -82,18 +90,23 @@ fn get_ready(started_ms: u64) -> (Hello, Stage) {
         gid_index: None,
         trouble: "the agent's preparation died".to_owned(),
     });
-    let stage = stage(&pmem, &rdma);
+    let boot_id = procfs::boot_id();
+    let stage = Stage { boot_id: boot_id.clone(), ..stage(&pmem, &rdma) };
+    let session = timed("session", || Session::new(stage, progress.clone()));
     let uname = nix::sys::utsname::uname();
     let text = |of: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
         uname.as_ref().map(|uname| of(uname).to_string_lossy().into_owned()).unwrap_or_default()
     };
+    let ready_ms = now_ms();
     let hello = Hello {
         protocol: VERSION,
         agent: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: text(|uname| uname.release()),
         build: text(|uname| uname.version()),
         started_ms,
-        ready_ms: now_ms(),
+        ready_ms,
+        stalled_ms: progress.stalled_ms(started_ms, ready_ms - started_ms),
+        boot_id,
         pmem,
         rdma,
         cpus: thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
@@ -103,16 +116,22 @@ fn get_ready(started_ms: u64) -> (Hello, Stage) {
             say(trouble);
         }
     }
-    let _ = mark_log(&format!("holdfast: ready, {} ms since the agent started", hello.ready_ms - started_ms));
-    (hello, stage)
+    let _ = mark_log(&format!("holdfast: ready, {} ms since the agent started", ready_ms - started_ms));
+    drop(watch);
+    (hello, session)
+}
+
+/// What is known of an NVDIMM that was not prepared yet.
+fn nothing_yet(place: Place) -> PmemFact {
+    PmemFact { place, device: String::new(), mount: String::new(), data_at: 0, trouble: String::new() }
 }
 
 /// Makes one NVDIMM what it is to be.
 fn prepare(dimm: &pmem::Dimm) -> PmemFact {
-    let mut fact =
-        PmemFact { place: dimm.place, device: String::new(), mount: String::new(), trouble: String::new() };
+    let mut fact = nothing_yet(dimm.place);
     let result = dimm.prepare().and_then(|prepared| {
         fact.device = prepared.node.display().to_string();
+        fact.data_at = prepared.data_at;
         if dimm.place == Place::Devdax {
             return Ok(());
         }
@@ -141,7 +160,7 @@ fn stage(pmem: &[PmemFact], rdma: &RdmaFact) -> Stage {
     stage
 }
 
-fn serve(node: &PathBuf, hello: &Hello, stage: Stage) {
+fn serve(node: &PathBuf, hello: &Hello, mut session: Session) {
     let mut port = match Port::open(node) {
         Ok(port) => port,
         Err(error) => return say(&format!("{}: {error}", node.display())),
@@ -149,15 +168,11 @@ fn serve(node: &PathBuf, hello: &Hello, stage: Stage) {
     if let Err(error) = write_frame(&mut port, &Reply::Hello(hello.clone())) {
         say(&format!("saying hello: {error}"));
     }
-    let mut session = Session::new(stage);
+    // A port never ends; its host ends the machine.
     loop {
-        match session.serve(&mut port) {
-            Ok(Next::PowerOff) => return,
-            Ok(Next::Closed) => {}
-            Err(error) => {
-                say(&error.to_string());
-                port.drain();
-            }
+        if let Err(error) = session.serve(&mut port) {
+            say(&error.to_string());
+            port.drain();
         }
     }
 }
@@ -207,6 +222,7 @@ mod tests {
             place,
             device: format!("/dev/{}", place_name(place)),
             mount: format!("/mnt/{}", place_name(place)),
+            data_at: 0,
             trouble: trouble.to_owned(),
         };
         let rdma =

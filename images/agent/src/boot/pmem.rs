@@ -36,6 +36,8 @@ pub(crate) struct Dimm {
 pub(crate) struct Prepared {
     /// The device node.
     pub(crate) node: PathBuf,
+    /// Where its first byte lies within the NVDIMM.
+    pub(crate) data_at: u64,
     /// It was found so, with whatever it holds.
     pub(crate) was_there: bool,
 }
@@ -65,10 +67,7 @@ pub(crate) fn find() -> Vec<Dimm> {
     let mut regions: Vec<(u64, String)> = names(Path::new(DEVICES))
         .into_iter()
         .filter(|name| name.starts_with("region"))
-        .map(|name| {
-            let address = read(&Path::new(DEVICES).join(&name).join("resource")).unwrap_or_default();
-            (u64::from_str_radix(address.trim_start_matches("0x"), 16).unwrap_or(u64::MAX), name)
-        })
+        .map(|name| (resource(&name).unwrap_or(u64::MAX), name))
         .collect();
     regions.sort();
     regions.into_iter().zip(PLACES).map(|((_, region), place)| Dimm { place, region }).collect()
@@ -85,7 +84,7 @@ impl Dimm {
             .ok_or_else(|| format!("{} has no namespace", self.region))?;
         let holder = read(&Path::new(DEVICES).join(&namespace).join("holder")).unwrap_or_default();
         if !holder.is_empty() {
-            return Ok(Prepared { node: self.node(&holder)?, was_there: true });
+            return self.prepared(&holder, true);
         }
         let seed = read(&region.join(mode.seed))?;
         if seed.is_empty() {
@@ -101,7 +100,15 @@ impl Dimm {
         write(&device.join("align"), mode.align)?;
         write(&device.join("namespace"), &namespace)?;
         write(&Path::new(DRIVERS).join(mode.driver).join("bind"), &seed)?;
-        Ok(Prepared { node: self.node(&seed)?, was_there: false })
+        self.prepared(&seed, false)
+    }
+
+    fn prepared(&self, device: &str, was_there: bool) -> Result<Prepared, String> {
+        let (first, begin) = (resource(device)?, resource(&self.region)?);
+        let data_at = first
+            .checked_sub(begin)
+            .ok_or_else(|| format!("{device} at {first:#x} is not in {} at {begin:#x}", self.region))?;
+        Ok(Prepared { node: self.node(device)?, data_at, was_there })
     }
 
     /// The node of a bound pfn or dax device.
@@ -121,6 +128,14 @@ impl Dimm {
         let node = Path::new("/dev").join(name);
         if node.exists() { Ok(node) } else { Err(format!("{} did not appear", node.display())) }
     }
+}
+
+/// Physical address of a device on the NVDIMM bus. Of a pfn or dax device it is that of its data: behind the
+/// info block and the page structures (drivers/nvdimm/pfn_devs.c resource_show()).
+fn resource(device: &str) -> Result<u64, String> {
+    let text = read(&Path::new(DEVICES).join(device).join("resource"))?;
+    u64::from_str_radix(text.trim_start_matches("0x"), 16)
+        .map_err(|_| format!("resource of {device}: {text:?} is no address"))
 }
 
 fn names(folder: &Path) -> Vec<String> {

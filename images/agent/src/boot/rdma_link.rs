@@ -5,12 +5,13 @@
 
 use std::fs;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdfast_protocol::RdmaFact;
 use nix::errno::Errno;
 
 use crate::netlink;
+use crate::progress::Progress;
 
 const NETDEV: &str = "dummy0";
 const DEVICE: &str = "rxe0";
@@ -27,10 +28,10 @@ const AGAIN_AFTER: Duration = Duration::from_millis(500);
 const STEP: Duration = Duration::from_millis(2);
 
 /// Brings the link up and waits until connections can use it.
-pub(crate) fn bring_up() -> RdmaFact {
+pub(crate) fn bring_up(progress: &Progress) -> RdmaFact {
     let mut fact =
         RdmaFact { device: DEVICE.to_owned(), active: false, gid_index: None, trouble: String::new() };
-    if let Err(why) = make().and_then(|interface| wait(interface, &mut fact)) {
+    if let Err(why) = make().and_then(|interface| wait(interface, &mut fact, progress)) {
         fact.trouble = why;
     }
     fact
@@ -55,22 +56,22 @@ fn interface(name: &str) -> Result<u32, String> {
     text.trim().parse().map_err(|_| format!("{path}: {text:?}"))
 }
 
-fn wait(interface: u32, fact: &mut RdmaFact) -> Result<(), String> {
-    let begin = Instant::now();
-    let mut again = begin + AGAIN_AFTER;
+fn wait(interface: u32, fact: &mut RdmaFact, progress: &Progress) -> Result<(), String> {
+    let limit = progress.within(TIMEOUT);
+    let mut again = progress.within(AGAIN_AFTER);
     loop {
         fact.active = port_file("state").contains("ACTIVE");
         fact.gid_index = gid_index();
         if fact.active && fact.gid_index.is_some() {
             return Ok(());
         }
-        if begin.elapsed() > TIMEOUT {
+        if limit.is_over() {
             let missing =
                 if fact.active { "the GID of its address is not there" } else { "its port is not active" };
             return Err(format!("{DEVICE}: {missing} after {TIMEOUT:?}"));
         }
-        if Instant::now() > again {
-            again += AGAIN_AFTER;
+        if again.is_over() {
+            again = progress.within(AGAIN_AFTER);
             let _ = netlink::drop_address(interface, ADDRESS, PREFIX);
             let _ = netlink::set_address(interface, ADDRESS, PREFIX);
         }

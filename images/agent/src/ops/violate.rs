@@ -37,7 +37,7 @@ pub(crate) fn violate(actor: &Actor, what: Violation) -> Result<Done, Stop> {
             keeper(&["region", device]).map(kept)
         }
         Violation::CorruptExt4 | Violation::CorruptXfs => {
-            Err(not_issued("the session corrupts, between umount and fsck"))
+            Err(not_issued("the session corrupts, when it has unmounted"))
         }
     }
 }

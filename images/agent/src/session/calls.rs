@@ -9,6 +9,7 @@ use super::cast::{End, Heard};
 use super::{Pending, Session};
 use crate::clock::now_ms;
 use crate::procfs;
+use crate::progress::{Limit, Watch};
 use crate::wire::{Aid, Answer, Call, More};
 
 impl Session {
@@ -34,8 +35,10 @@ impl Session {
         match self.aid(&op) {
             Ok(aid) => {
                 let call = Call::Do { tag: step.to_owned(), op, aid };
+                // Before the actor hears of it: no time of the step's may go unwatched.
+                let watch = self.progress.watch();
                 if self.cast.tell(actor, &call) {
-                    self.begin(step, actor);
+                    self.begin(step, actor, watch);
                 } else {
                     let why = format!("actor {actor} cannot be reached");
                     self.settle_now(step, actor, Outcome::NotIssued { why });
@@ -46,8 +49,9 @@ impl Session {
         Ok(())
     }
 
-    fn begin(&mut self, step: &str, actor: &str) {
-        self.pending.insert(step.to_owned(), Pending { actor: actor.to_owned(), at_ms: now_ms() });
+    fn begin(&mut self, step: &str, actor: &str, watch: Watch) {
+        let pending = Pending { actor: actor.to_owned(), at_ms: now_ms(), _watch: watch };
+        self.pending.insert(step.to_owned(), pending);
         if let Some(player) = self.cast.players.get_mut(actor) {
             player.busy = Some(step.to_owned());
         }
@@ -57,7 +61,7 @@ impl Session {
     pub(super) fn absent(&mut self, actor: &str) -> Option<String> {
         // A step that has returned since leaves its actor free, awaited or not.
         if let Some(step) = self.cast.players.get(actor).and_then(|player| player.busy.clone()) {
-            self.listen(&step, actor, Duration::ZERO);
+            self.listen(&step, actor, &self.progress.within(Duration::ZERO));
         }
         let Some(player) = self.cast.players.get(actor) else {
             return Some(format!("there is no actor {actor}"));
@@ -79,7 +83,7 @@ impl Session {
                 if player.end.is_some() {
                     return Err(format!("actor {actor} is gone"));
                 }
-                aid.pid = Some(player.pid);
+                aid.pid = Some(player.pid());
             }
             Op::RdmaWrite { mr, .. } | Op::RdmaRead { mr, .. } => {
                 let region = self.regions.get(mr.id());
@@ -95,27 +99,23 @@ impl Session {
     pub(super) fn wait(&mut self, step: &str, wait_ms: u64) -> Result<Fact, String> {
         if let Some(pending) = self.pending.get(step) {
             let actor = pending.actor.clone();
-            self.listen(step, &actor, Duration::from_millis(wait_ms));
+            self.listen(step, &actor, &self.progress.within(Duration::from_millis(wait_ms)));
         }
         if let Some(fact) = self.settled.get(step) {
             return Ok(fact.clone());
         }
         let pending = self.pending.get(step).ok_or_else(|| format!("step {step} was never issued"))?;
-        let pid = self.cast.players.get(&pending.actor).map_or(0, |player| player.pid);
+        let pid = self.cast.players.get(&pending.actor).map_or(0, super::cast::Player::pid);
         let procfs::Whereabouts { state, wchan, stack } = procfs::whereabouts(pid);
-        Ok(Fact {
-            step: step.to_owned(),
-            actor: pending.actor.clone(),
-            outcome: Outcome::Blocked { state, wchan, stack },
-            at_ms: pending.at_ms,
-            took_ms: now_ms().saturating_sub(pending.at_ms),
-        })
+        let outcome = Outcome::Blocked { state, wchan, stack };
+        let took_ms = now_ms().saturating_sub(pending.at_ms);
+        Ok(self.fact(step, &pending.actor, outcome, pending.at_ms, took_ms))
     }
 
     /// Listens to an actor until its step is settled or the time is over.
-    fn listen(&mut self, step: &str, actor: &str, wait: Duration) {
+    fn listen(&mut self, step: &str, actor: &str, limit: &Limit) {
         loop {
-            match self.cast.hear(actor, wait) {
+            match self.cast.hear(actor, limit) {
                 Heard::Answer(answer) if answer.tag == step => {
                     self.take(step, actor, answer);
                     return;
@@ -125,7 +125,7 @@ impl Session {
                 Heard::Gone(End { outcome, at_ms: end_ms }) => {
                     let at_ms = self.pending.get(step).map_or(end_ms, |pending| pending.at_ms);
                     let took_ms = end_ms.saturating_sub(at_ms);
-                    let fact = Fact { step: step.to_owned(), actor: actor.to_owned(), outcome, at_ms, took_ms };
+                    let fact = self.fact(step, actor, outcome, at_ms, took_ms);
                     self.settle(step, fact);
                     return;
                 }
@@ -146,7 +146,13 @@ impl Session {
         if let Some(player) = self.cast.players.get_mut(actor) {
             player.busy = None;
         }
-        let fact = Fact { step: step.to_owned(), actor: actor.to_owned(), outcome, at_ms, took_ms };
+        let fact = self.fact(step, actor, outcome, at_ms, took_ms);
         self.settle(step, fact);
+    }
+
+    /// A fact about a stretch of time that was watched.
+    pub(super) fn fact(&self, step: &str, actor: &str, outcome: Outcome, at_ms: u64, took_ms: u64) -> Fact {
+        let stalled_ms = self.progress.stalled_ms(at_ms, took_ms);
+        Fact { step: step.to_owned(), actor: actor.to_owned(), outcome, at_ms, took_ms, stalled_ms }
     }
 }

@@ -1,38 +1,46 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The actors as processes: started, written to, listened to, reaped.
+//! The actors as processes: started (ahead, where possible), written to, listened to, reaped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdfast_protocol::{Outcome, read_frame, write_frame};
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::clock::now_ms;
+use crate::progress::Limit;
 use crate::signals;
 use crate::sys::{self, Ended};
-use crate::wire::{Answer, Call, Part};
+use crate::wire::{Answer, Call, Part, SPARE_TAG};
 
 /// One actor as its session sees it.
 pub(super) struct Player {
-    /// Its process.
-    pub(super) pid: i32,
     /// The step it is in.
     pub(super) busy: Option<String>,
     /// How it ended.
     pub(super) end: Option<End>,
-    stream: File,
-    pidfd: OwnedFd,
-    /// Uptime at its end, in milliseconds; 0 before.
-    ended_ms: Arc<AtomicU64>,
+    process: Process,
     /// Its end of the stream is closed: only the process is left to wait for.
     hung_up: bool,
+}
+
+impl Player {
+    /// Its process.
+    pub(super) const fn pid(&self) -> i32 {
+        self.process.pid
+    }
+}
+
+/// A process in the role of an actor, whether it plays already or not.
+struct Process {
+    pid: i32,
+    pidfd: OwnedFd,
+    stream: File,
 }
 
 /// How an actor ended, and when.
@@ -58,119 +66,188 @@ pub(super) enum Heard {
 #[derive(Default)]
 pub(super) struct Cast {
     pub(super) players: BTreeMap<String, Player>,
+    /// Processes that have no part yet: nobody's actor, and seen by no oracle.
+    spares: Vec<Process>,
     ends: HashMap<i32, Outcome>,
 }
 
 impl Cast {
-    /// Starts an actor and tells it its part. It answers when it is ready; see [`Cast::hear`].
+    /// Starts processes that wait for a part, so that a case need not, and waits until they do. What
+    /// cannot be had ahead is started when it is wanted.
+    pub(super) fn stock(&mut self, spares: usize, limit: &Limit) -> io::Result<()> {
+        let started: Vec<Process> = (0..spares).map(|_| self.spawn()).collect::<io::Result<_>>()?;
+        for mut spare in started {
+            let ready = wait_readable(spare.stream.as_fd(), limit);
+            // It says once that it waits, and is not heard again before it plays.
+            if ready && read_frame::<Answer>(&mut spare.stream).is_ok_and(|answer| answer.tag == SPARE_TAG) {
+                self.spares.push(spare);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a part to a spare process or, where none is left, to a new one. It answers when it is ready;
+    /// see [`Cast::hear`].
     pub(super) fn start(&mut self, part: Part) -> Result<(), String> {
-        let trouble = |error: std::io::Error| format!("starting actor {}: {error}", part.name);
-        let (ours, theirs) = UnixStream::pair().map_err(trouble)?;
-        let program = std::env::current_exe().map_err(trouble)?;
-        let child = Command::new(program)
-            .args(["actor", &part.name])
+        let name = part.name.clone();
+        let call = Call::Play(part);
+        self.reap();
+        let mut process = None;
+        while let Some(mut spare) = self.spares.pop() {
+            // One that died while it waited does not count.
+            if !self.ends.contains_key(&spare.pid) && write_frame(&mut spare.stream, &call).is_ok() {
+                process = Some(spare);
+                break;
+            }
+        }
+        let process = match process {
+            Some(spare) => spare,
+            None => {
+                let mut fresh = self.spawn().map_err(|error| format!("starting actor {name}: {error}"))?;
+                write_frame(&mut fresh.stream, &call).map_err(|error| format!("actor {name}: {error}"))?;
+                fresh
+            }
+        };
+        self.players.insert(name, Player { busy: None, end: None, process, hung_up: false });
+        Ok(())
+    }
+
+    fn spawn(&mut self) -> io::Result<Process> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let child = Command::new(std::env::current_exe()?)
+            .arg("actor")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .spawn()
-            .map_err(trouble)?;
+            .spawn()?;
         let pid = child.id().cast_signed();
         // A number that was used before.
         self.ends.remove(&pid);
-        let pidfd = sys::pidfd_open(pid).map_err(|errno| trouble(errno.into()))?;
-        let ended_ms = note_end(pidfd.try_clone().map_err(trouble)?).map_err(trouble)?;
-        let mut stream = File::from(OwnedFd::from(ours));
-        let name = part.name.clone();
-        write_frame(&mut stream, &Call::Play(part)).map_err(|error| format!("actor {name}: {error}"))?;
-        let player = Player { pid, busy: None, end: None, stream, pidfd, ended_ms, hung_up: false };
-        self.players.insert(name, player);
-        Ok(())
+        let pidfd = sys::pidfd_open(pid)?;
+        Ok(Process { pid, pidfd, stream: File::from(OwnedFd::from(ours)) })
     }
 
     /// Sends a call. `false` when the actor is gone.
     pub(super) fn tell(&mut self, name: &str, call: &Call) -> bool {
-        self.players.get_mut(name).is_some_and(|player| write_frame(&mut player.stream, call).is_ok())
+        self.players.get_mut(name).is_some_and(|player| write_frame(&mut player.process.stream, call).is_ok())
     }
 
     /// Waits for an actor's next answer or its end.
-    pub(super) fn hear(&mut self, name: &str, wait: Duration) -> Heard {
-        let until = Instant::now() + wait;
+    pub(super) fn hear(&mut self, name: &str, limit: &Limit) -> Heard {
+        self.reap();
         loop {
-            self.reap();
-            let Some(player) = self.players.get_mut(name) else {
+            let Some(player) = self.players.get(name) else {
                 let outcome = Outcome::NotIssued { why: format!("there is no actor {name}") };
                 return Heard::Gone(End { outcome, at_ms: now_ms() });
             };
-            let left = until.saturating_duration_since(Instant::now());
-            // An answer that was sent before the end comes first.
-            if player.readable(left) {
-                match read_frame::<Answer>(&mut player.stream) {
+            let had_ended = player.end.is_some();
+            // Nothing more can come than is there.
+            let left = if had_ended { Duration::ZERO } else { limit.left() };
+            let stream = (!player.hung_up).then(|| player.process.stream.as_fd());
+            let ready = self.poll(stream, Some(left));
+            if ready.ended {
+                self.reap();
+            }
+            let Some(player) = self.players.get_mut(name) else { continue };
+            if ready.readable {
+                match read_frame::<Answer>(&mut player.process.stream) {
+                    Ok(answer) if answer.tag == SPARE_TAG => {}
                     Ok(answer) => return Heard::Answer(answer),
                     Err(_) => player.hung_up = true,
                 }
                 continue;
             }
-            if let Some(end) = &player.end {
-                return Heard::Gone(end.clone());
-            }
-            if left.is_zero() {
-                return Heard::Silence;
+            match &player.end {
+                // An answer that was sent before the end comes first: it was looked for after it.
+                Some(end) if had_ended => return Heard::Gone(end.clone()),
+                None if left.is_zero() => return Heard::Silence,
+                _ => {}
             }
         }
     }
 
+    /// Waits until there is something to read, noting the ends of actors meanwhile.
+    pub(super) fn until_readable(&mut self, fd: BorrowedFd<'_>) {
+        loop {
+            let ready = self.poll(Some(fd), None);
+            if ready.ended {
+                self.reap();
+            }
+            if ready.readable {
+                return;
+            }
+        }
+    }
+
+    /// Waits until every actor has ended, or the time is over.
+    pub(super) fn until_ended(&mut self, limit: &Limit) {
+        loop {
+            self.reap();
+            if self.players.values().all(|player| player.end.is_some()) || limit.is_over() {
+                return;
+            }
+            self.poll(None, Some(limit.left()));
+        }
+    }
+
+    /// Waits until there is something to read (the end of a stream included), an actor has ended or the
+    /// time is over.
+    fn poll(&self, fd: Option<BorrowedFd<'_>>, wait: Option<Duration>) -> Ready {
+        // A process that was reaped keeps its pidfd readable: do not wait for it again.
+        let alive = self.players.values().filter(|player| player.end.is_none());
+        let watched = fd.into_iter().chain(alive.map(|player| player.process.pidfd.as_fd()));
+        let mut fds: Vec<PollFd<'_>> = watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        if poll(&mut fds, timeout(wait)).is_err() {
+            return Ready::default();
+        }
+        let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(false));
+        let readable = fd.is_some() && ready.next().unwrap_or(false);
+        Ready { readable, ended: ready.any(|ready| ready) }
+    }
+
     /// Collects ended processes: actors, and orphans that came to PID 1.
     pub(super) fn reap(&mut self) {
+        let mut any = false;
         while let Some((pid, end)) = sys::reap() {
             let outcome = match end {
                 Ended::Exited(code) => Outcome::Exited(code),
                 Ended::Killed(signal) => Outcome::Killed(signals::name(signal)),
             };
             self.ends.insert(pid, outcome);
+            any = true;
+        }
+        if !any {
+            return;
         }
         for player in self.players.values_mut().filter(|player| player.end.is_none()) {
-            player.end = self.ends.get(&player.pid).map(|outcome| {
-                let noted_ms = player.ended_ms.load(Ordering::Acquire);
-                let at_ms = if noted_ms == 0 { now_ms() } else { noted_ms };
-                End { outcome: outcome.clone(), at_ms }
-            });
+            let outcome = self.ends.get(&player.process.pid).cloned();
+            player.end = outcome.map(|outcome| End { outcome, at_ms: now_ms() });
         }
-    }
-
-    /// How a process that is no actor ended; tells once.
-    pub(super) fn end_of(&mut self, pid: i32) -> Option<Outcome> {
-        self.reap();
-        self.ends.remove(&pid)
     }
 }
 
-/// Notes when a process ends, whatever the session is doing then: between two orders it sleeps in
-/// a read of its port.
-fn note_end(pidfd: OwnedFd) -> std::io::Result<Arc<AtomicU64>> {
-    let ended_ms = Arc::new(AtomicU64::new(0));
-    let note = Arc::clone(&ended_ms);
-    std::thread::Builder::new().name("note-end".to_owned()).spawn(move || {
-        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
-        note.store(now_ms(), Ordering::Release);
-    })?;
-    Ok(ended_ms)
+/// What a poll found.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ready {
+    readable: bool,
+    /// An actor has ended and can be reaped.
+    ended: bool,
 }
 
-impl Player {
-    /// Waits until there is something to read, the process has ended, or the time is over. `true`
-    /// when there is something to read (the end of the stream included).
-    fn readable(&self, wait: Duration) -> bool {
-        let flags = PollFlags::POLLIN;
-        let mut fds = vec![PollFd::new(self.pidfd.as_fd(), flags)];
-        if !self.hung_up {
-            fds.push(PollFd::new(self.stream.as_fd(), flags));
+/// Waits until there is something to read; `false` when the time is over before.
+pub(super) fn wait_readable(fd: BorrowedFd<'_>, limit: &Limit) -> bool {
+    loop {
+        let left = limit.left();
+        let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+        if poll(&mut fds, timeout(Some(left))).is_ok_and(|ready| ready > 0) {
+            return true;
         }
-        // A process that was reaped keeps its pidfd readable: do not wait for it again.
-        let wait = if self.end.is_some() { Duration::ZERO } else { wait };
-        let timeout = PollTimeout::try_from(wait.as_millis().min(60_000) as i32 + i32::from(!wait.is_zero()))
-            .unwrap_or(PollTimeout::MAX);
-        if poll(&mut fds, timeout).is_err() {
+        if left.is_zero() {
             return false;
         }
-        fds.get(1).is_some_and(|fd| fd.any().unwrap_or(false))
     }
+}
+
+/// Rounded up: who is woken early would only have to wait again.
+fn timeout(wait: Option<Duration>) -> PollTimeout {
+    let Some(wait) = wait else { return PollTimeout::NONE };
+    PollTimeout::try_from(wait.as_micros().div_ceil(1000).min(60_000)).unwrap_or(PollTimeout::MAX)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Connecting two actors: each makes a queue pair, the session carries the ends across.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdfast_protocol::Outcome;
 
@@ -16,14 +16,14 @@ const HALF_TIMEOUT: Duration = Duration::from_secs(20);
 impl Session {
     /// Connects `actor` with `to`; the step is settled afterwards.
     pub(super) fn connect(&mut self, step: &str, actor: &str, to: &str) {
+        let _watch = self.progress.watch();
         let at_ms = now_ms();
         let outcome = match self.try_connect(step, actor, to) {
             Ok(()) => Outcome::Returned(0),
             Err(outcome) => outcome,
         };
-        let took_ms = now_ms() - at_ms;
-        let (step_id, actor) = (step.to_owned(), actor.to_owned());
-        self.settle(step, holdfast_protocol::Fact { step: step_id, actor, outcome, at_ms, took_ms });
+        let fact = self.fact(step, actor, outcome, at_ms, now_ms() - at_ms);
+        self.settle(step, fact);
     }
 
     fn try_connect(&mut self, step: &str, actor: &str, to: &str) -> Result<(), Outcome> {
@@ -54,9 +54,9 @@ impl Session {
         if !self.cast.tell(name, &call(want.clone())) {
             return Err(not_issued(format!("actor {name} cannot be reached")));
         }
-        let until = Instant::now() + HALF_TIMEOUT;
+        let limit = self.progress.within(HALF_TIMEOUT);
         loop {
-            match self.cast.hear(name, until.saturating_duration_since(Instant::now())) {
+            match self.cast.hear(name, &limit) {
                 Heard::Answer(Answer { tag, outcome, more, .. }) if tag == want => {
                     return match (outcome, more) {
                         (Outcome::Returned(_), More::Pair(end)) => Ok(Some(end)),

@@ -8,17 +8,34 @@ mod cast;
 mod connect;
 mod finish;
 mod prepare;
+mod umount;
 
 use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use holdfast_protocol::{Fact, FrameError, Oracles, Order, Outcome, Place, Reply, read_frame, write_frame};
+use holdfast_protocol::{
+    Awake, Fact, FrameError, Oracles, Order, Outcome, Place, Reply, read_frame, write_frame,
+};
+use nix::mount::{MntFlags, umount2};
+use nix::time::{ClockId, clock_gettime, clock_settime};
 
 use crate::clock::now_ms;
-use crate::procfs;
+use crate::oracles::Eyes;
+use crate::progress::{Progress, Watch};
 use crate::wire::{DeclaredFile, RemoteRegion};
+use crate::{procfs, sys};
 use cast::Cast;
+use umount::Umounter;
+
+/// How many actors are started ahead: as many as a scenario has, with some to spare.
+const SPARES: usize = 4;
+
+/// How long the spare actors may take to start; a debug kernel under emulation needs seconds.
+const SPARES_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where a place of the protocol is in this guest (or in the folder a test gives).
 #[derive(Clone, Debug, Default)]
@@ -29,14 +46,25 @@ pub(crate) struct Stage {
     pub(crate) devices: BTreeMap<Place, PathBuf>,
     /// The RDMA device and the index of its GID, when ready.
     pub(crate) rdma: Option<(String, u32)>,
-    /// This is the guest and not a test: sysctls may be set, kernel state read.
+    /// This is the guest and not a test: the clock and sysctls may be set, kernel state read.
     pub(crate) in_guest: bool,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub(crate) boot_id: String,
 }
 
 /// What a session remembers between orders.
 pub(crate) struct Session {
     stage: Stage,
+    progress: Progress,
+    /// What the oracles read; why they cannot, where this is no guest or lacks something.
+    eyes: Result<Eyes, String>,
+    /// The kernel's random number generator, to be seeded.
+    random: Option<File>,
+    /// A thread for each file system that is mounted.
+    umounters: BTreeMap<Place, Umounter>,
     cast: Cast,
+    /// It was told what makes it different from other copies of the same machine.
+    awake: bool,
     files: BTreeMap<String, DeclaredFile>,
     /// Steps that were issued and have not been reported as returned.
     pending: BTreeMap<String, Pending>,
@@ -46,7 +74,7 @@ pub(crate) struct Session {
     regions: BTreeMap<String, RemoteRegion>,
     /// Processes that hold on purpose what an oracle must find.
     keepers: Vec<i32>,
-    /// File systems whose metadata is to be damaged before the checker runs.
+    /// File systems whose metadata is to be damaged when they are unmounted.
     corrupt: Vec<Place>,
     /// What was counted before the first step; `None` before `Prepare`.
     before: Option<Before>,
@@ -62,24 +90,34 @@ struct Before {
 struct Pending {
     actor: String,
     at_ms: u64,
-}
-
-/// Why a session stopped listening.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// The other side closed the stream.
-    Closed,
-    /// The machine is to go off.
-    PowerOff,
+    _watch: Watch,
 }
 
 impl Session {
-    /// A session that nobody has prepared.
+    /// A session that nobody has prepared, with everything made ahead that every case needs: it is saved
+    /// with the machine, and what a case need not do it need not wait for.
     #[must_use]
-    pub(crate) fn new(stage: Stage) -> Self {
+    pub(crate) fn new(stage: Stage, progress: Progress) -> Self {
+        let mut cast = Cast::default();
+        // What is missing is started when it is wanted, and complained about then.
+        let _ = cast.stock(SPARES, &progress.within(SPARES_TIMEOUT));
+        let eyes =
+            if stage.in_guest { Eyes::open(stage.rdma.is_some()) } else { Err("this is no guest".to_owned()) };
+        let random = OpenOptions::new().write(true).open("/dev/urandom").ok().filter(|_| stage.in_guest);
+        let umounter = |(place, folder): (Place, PathBuf)| {
+            let call = move || umount2(&folder, MntFlags::empty()).map_or_else(|errno| errno as i32, |()| 0);
+            Some((place, Umounter::start(call).ok()?))
+        };
+        let mounted = stage.places.clone().into_iter().filter(|(place, _)| stage.devices.contains_key(place));
+        let umounters = mounted.filter_map(umounter).collect();
         Self {
             stage,
-            cast: Cast::default(),
+            progress,
+            eyes,
+            random,
+            umounters,
+            cast,
+            awake: false,
             files: BTreeMap::new(),
             pending: BTreeMap::new(),
             settled: BTreeMap::new(),
@@ -90,15 +128,16 @@ impl Session {
         }
     }
 
-    /// Reads orders and answers them until the machine is to go off or the stream ends.
+    /// Reads orders and answers them until the stream ends.
     ///
     /// # Errors
     /// When a reply cannot be written, or when it is not known any more where the next frame begins.
-    pub(crate) fn serve(&mut self, stream: &mut (impl Read + Write)) -> io::Result<Next> {
+    pub(crate) fn serve(&mut self, stream: &mut (impl Read + Write + AsFd)) -> io::Result<()> {
         loop {
+            self.cast.until_readable(stream.as_fd());
             let order = match read_frame::<Order>(stream) {
                 Ok(order) => order,
-                Err(FrameError::Closed) => return Ok(Next::Closed),
+                Err(FrameError::Closed) => return Ok(()),
                 Err(error) => {
                     write_frame(stream, &Reply::Refused { why: error.to_string() })?;
                     if matches!(error, FrameError::Garbled(..)) {
@@ -107,9 +146,6 @@ impl Session {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, error));
                 }
             };
-            if matches!(order, Order::PowerOff) {
-                return Ok(Next::PowerOff);
-            }
             let reply = self.obey(order);
             match write_frame(stream, &reply) {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -125,6 +161,7 @@ impl Session {
     pub(crate) fn obey(&mut self, order: Order) -> Reply {
         self.cast.reap();
         let reply = match order {
+            Order::Wake { unix_ns, seed } => self.wake(unix_ns, seed).map(Reply::Awake),
             Order::CheckConfig { requests } => procfs::config_mismatches(&requests).map(Reply::Config),
             Order::Prepare(setup) => self.prepare(setup).map(Reply::Prepared),
             Order::Do { step, actor, op, wait_ms } => {
@@ -138,9 +175,26 @@ impl Session {
             Order::Await { step, wait_ms } => self.wait(&step, wait_ms).map(Reply::Fact),
             Order::Still { step, for_ms } => self.wait(&step, for_ms).map(Reply::Fact),
             Order::Finish { settle_ms } => self.finish(settle_ms).map(Reply::Finished),
-            Order::PowerOff => Err("powering off has no reply".to_owned()),
         };
         reply.unwrap_or_else(|why| Reply::Refused { why })
+    }
+
+    /// Becomes different from other copies of the same machine.
+    fn wake(&mut self, unix_ns: u64, seed: u64) -> Result<Awake, String> {
+        if self.awake {
+            return Err("this guest is already awake".to_owned());
+        }
+        if self.stage.in_guest {
+            let time = Duration::from_nanos(unix_ns).into();
+            clock_settime(ClockId::CLOCK_REALTIME, time)
+                .map_err(|errno| format!("setting the clock: {errno}"))?;
+            let random = self.random.as_ref().ok_or("/dev/urandom could not be opened")?;
+            sys::seed_random(random.as_fd(), seed).map_err(|errno| format!("seeding /dev/urandom: {errno}"))?;
+        }
+        self.awake = true;
+        let now = clock_gettime(ClockId::CLOCK_REALTIME).map_err(|errno| format!("CLOCK_REALTIME: {errno}"))?;
+        let unix_ns = u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX);
+        Ok(Awake { boot_id: self.stage.boot_id.clone(), unix_ns, at_ms: now_ms() })
     }
 
     /// Notes that a step is over.
@@ -151,8 +205,7 @@ impl Session {
 
     /// Notes that a step was over before it began.
     fn settle_now(&mut self, step: &str, actor: &str, outcome: Outcome) {
-        let fact =
-            Fact { step: step.to_owned(), actor: actor.to_owned(), outcome, at_ms: now_ms(), took_ms: 0 };
+        let fact = self.fact(step, actor, outcome, now_ms(), 0);
         self.settle(step, fact);
     }
 }

@@ -15,7 +15,6 @@ use super::cast::Heard;
 use super::{Before, Session};
 use crate::ops::files::read_range;
 use crate::ops::{difference, pattern};
-use crate::oracles;
 use crate::sys::{self, Mapping};
 use crate::wire::{Answer, DeclaredFile, Part};
 
@@ -28,12 +27,15 @@ const CHUNK_BYTES: usize = 256 << 10;
 impl Session {
     /// Makes everything ready for the first step; ends the actors again when something is missing.
     pub(super) fn prepare(&mut self, setup: Setup) -> Result<Vec<FileFact>, String> {
+        if !self.awake {
+            return Err("this guest was not woken".to_owned());
+        }
         if self.before.is_some() {
             return Err("this guest is already prepared".to_owned());
         }
         let prepared = self.try_prepare(setup);
         if prepared.is_err() {
-            self.end_actors(ACTOR_TIMEOUT);
+            self.end_actors(&self.progress.within(ACTOR_TIMEOUT));
             self.cast.players.clear();
         }
         prepared
@@ -58,10 +60,11 @@ impl Session {
         let mark = format!("holdfast: case {case} begins at {} ms", crate::clock::now_ms());
         let mut before = Oracles::default();
         if self.stage.in_guest {
-            oracles::mark_log(&mark)?;
-            oracles::clear_warn_once()?;
-            before.pins_before = oracles::pins()?;
-            before.taint.0 = oracles::taint()?;
+            let eyes = self.eyes.as_mut().map_err(|why| why.clone())?;
+            eyes.mark_log(&mark)?;
+            eyes.clear_warn_once()?;
+            before.pins_before = eyes.pins()?;
+            before.taint.0 = eyes.taint()?;
         }
         self.before = Some(Before { oracles: before, mark });
         Ok(facts)
@@ -113,8 +116,9 @@ impl Session {
             let part = Part { name, setup, files: self.files.clone(), rdma: self.stage.rdma.clone() };
             self.cast.start(part)?;
         }
+        let limit = self.progress.within(ACTOR_TIMEOUT);
         for name in &names {
-            match self.cast.hear(name, ACTOR_TIMEOUT) {
+            match self.cast.hear(name, &limit) {
                 Heard::Answer(Answer { outcome: Outcome::NotIssued { why }, .. }) => {
                     return Err(format!("actor {name}: {why}"));
                 }

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Progress: the guest's uptime, less its stalls. A stall is a stretch of time in which the guest as a
+//! whole did not run, because its host was busy or had stopped it.
+//!
+//! All waits count progress. Were they to count uptime, a host that looks away for a second would make a
+//! call that returns at once look like one that blocks.
+//!
+//! The witness is the ticker, a thread that sleeps for [`TICK_US`] again and again. It is under SCHED_FIFO,
+//! and nothing else in the guest's user space is: a busy actor cannot keep it waiting, so when it is late
+//! no instruction of the guest was executed, or the kernel did not schedule for as long (interrupts off, or
+//! with `PREEMPT_NONE` a long stretch without `cond_resched()`). The second cannot be told from the first
+//! by what a kernel without `CONFIG_SCHED_INFO` counts; it errs on the patient side, and [`SLACK_US`] is
+//! above what such stretches take even in a cold translation cache.
+//!
+//! The ticker runs only while somebody holds a [`Watch`], so that an idle guest is quiet, and one that is
+//! saved while it waits for its first order has no tick on its way. A watch starts the count anew: what
+//! lies before it is nobody's business, the time a machine lay saved least of all (in which CLOCK_MONOTONIC
+//! stands still anyhow: QEMU saves the virtual clock, kvmclock its offset).
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use crate::clock::now_us;
+use crate::sys;
+
+/// How long the ticker sleeps, in microseconds.
+const TICK_US: u64 = 2_000;
+
+/// How late a tick may be before it shows a stall, in microseconds.
+const SLACK_US: u64 = 8_000;
+
+/// How many stalls are remembered; the oldest are merged into one sum.
+const STALLS_KEPT: usize = 8_192;
+
+/// What the ticker has seen. Times are uptime in microseconds.
+#[derive(Debug, Default)]
+struct Book {
+    /// How many watches are held.
+    watches: u32,
+    /// When the guest was last known to run.
+    last_us: u64,
+    /// In order, none touching the other.
+    stalls: VecDeque<Stall>,
+    /// How long the forgotten stalls were together.
+    forgotten_us: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stall {
+    from_us: u64,
+    to_us: u64,
+    /// All stalls before this one together.
+    before_us: u64,
+}
+
+impl Book {
+    /// Begins to watch.
+    fn begin(&mut self, now_us: u64) {
+        if self.watches == 0 {
+            self.last_us = self.last_us.max(now_us);
+        }
+        self.watches += 1;
+    }
+
+    /// Notes that the guest runs now, and that it did not when that comes too late.
+    fn tick(&mut self, now_us: u64) {
+        if let Some(stall) = self.unseen(now_us) {
+            if self.stalls.len() == STALLS_KEPT {
+                self.forgotten_us = self.stalls.pop_front().map_or(0, |old| old.before_us + old.len_us());
+            }
+            self.stalls.push_back(stall);
+        }
+        self.last_us = self.last_us.max(now_us);
+    }
+
+    /// The stall that the next tick would note: somebody who asks right after one may be ahead of it.
+    fn unseen(&self, now_us: u64) -> Option<Stall> {
+        let late = self.watches > 0 && now_us.saturating_sub(self.last_us) > TICK_US + SLACK_US;
+        let before_us = self.stalls.back().map_or(self.forgotten_us, |last| last.before_us + last.len_us());
+        late.then(|| Stall { from_us: self.last_us + TICK_US, to_us: now_us, before_us })
+    }
+
+    /// All stalls before `at_us` together, as known at `now_us`.
+    fn stalled_until(&self, at_us: u64, now_us: u64) -> u64 {
+        let unseen = self.unseen(now_us).filter(|stall| stall.from_us < at_us);
+        let last = unseen.or_else(|| {
+            let behind = self.stalls.partition_point(|stall| stall.from_us < at_us);
+            behind.checked_sub(1).and_then(|at| self.stalls.get(at).copied())
+        });
+        last.map_or(self.forgotten_us, |stall| stall.before_us + stall.to_us.min(at_us) - stall.from_us)
+    }
+}
+
+impl Stall {
+    const fn len_us(self) -> u64 {
+        self.to_us - self.from_us
+    }
+}
+
+/// The guest's progress, shared by all who wait.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress {
+    book: Arc<Mutex<Book>>,
+    ticker: Thread,
+}
+
+impl Progress {
+    /// Starts the ticker, which sleeps until somebody watches.
+    ///
+    /// # Errors
+    /// When no thread can be made.
+    pub(crate) fn start() -> std::io::Result<Self> {
+        let book = Arc::<Mutex<Book>>::default();
+        let ours = Arc::clone(&book);
+        let ticker = thread::Builder::new().name("ticker".to_owned()).spawn(move || tick_on(&ours))?;
+        Ok(Self { book, ticker: ticker.thread().clone() })
+    }
+
+    /// Has stalls noted until what is returned is dropped.
+    #[must_use]
+    pub(crate) fn watch(&self) -> Watch {
+        let mut book = lock(&self.book);
+        book.begin(now_us());
+        let first = book.watches == 1;
+        drop(book);
+        if first {
+            self.ticker.unpark();
+        }
+        Watch(Arc::clone(&self.book))
+    }
+
+    /// The part of an interval of uptime in which the guest stood still, in milliseconds. The interval must
+    /// have been watched.
+    #[must_use]
+    pub(crate) fn stalled_ms(&self, at_ms: u64, took_ms: u64) -> u64 {
+        let (book, now_us) = (lock(&self.book), now_us());
+        let until = |at_ms: u64| book.stalled_until(at_ms.saturating_mul(1000), now_us);
+        (until(at_ms + took_ms).saturating_sub(until(at_ms)) / 1000).min(took_ms)
+    }
+
+    /// A wait that begins now.
+    #[must_use]
+    pub(crate) fn within(&self, wait: Duration) -> Limit {
+        let wait_us = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
+        // Who does not wait needs no watch.
+        let watch = (wait_us > 0).then(|| self.watch());
+        Limit { progress: self.clone(), until_us: self.now_us().saturating_add(wait_us), _watch: watch }
+    }
+
+    fn now_us(&self) -> u64 {
+        let (book, now_us) = (lock(&self.book), now_us());
+        now_us.saturating_sub(book.stalled_until(now_us, now_us))
+    }
+}
+
+/// As long as it lives, stalls are noted.
+#[derive(Debug)]
+pub(crate) struct Watch(Arc<Mutex<Book>>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        lock(&self.0).watches -= 1;
+    }
+}
+
+/// The end of a wait, in progress.
+#[derive(Debug)]
+pub(crate) struct Limit {
+    progress: Progress,
+    until_us: u64,
+    _watch: Option<Watch>,
+}
+
+impl Limit {
+    /// What is left of it. Uptime runs at least as fast, so whoever sleeps for this long and asks again has
+    /// not slept too long.
+    #[must_use]
+    pub(crate) fn left(&self) -> Duration {
+        Duration::from_micros(self.until_us.saturating_sub(self.progress.now_us()))
+    }
+
+    /// Nothing is left of it.
+    #[must_use]
+    pub(crate) fn is_over(&self) -> bool {
+        self.left().is_zero()
+    }
+}
+
+fn tick_on(book: &Mutex<Book>) -> ! {
+    // Not allowed to an ordinary user: then a loaded machine makes a test wait longer, no more.
+    let _ = sys::be_first();
+    loop {
+        while lock(book).watches == 0 {
+            thread::park();
+        }
+        thread::sleep(Duration::from_micros(TICK_US));
+        lock(book).tick(now_us());
+    }
+}
+
+/// The book holds numbers only: whoever died with it in hand has left it whole.
+fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
+    book.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A book that has been watched since 0 and seen these ticks.
+    fn book(ticks: &[u64]) -> Book {
+        let mut book = Book::default();
+        book.begin(0);
+        ticks.iter().for_each(|at| book.tick(*at));
+        book
+    }
+
+    #[test]
+    fn ticks_that_come_about_in_time_are_no_stall() {
+        let book = book(&[2_000, 4_100, 9_000, 19_000]);
+        assert_eq!(book.stalls, []);
+        assert_eq!(book.stalled_until(19_000, 19_000), 0);
+    }
+
+    #[test]
+    fn a_stall_begins_where_the_tick_was_due() {
+        let book = book(&[2_000, 1_004_000, 1_006_000, 2_006_000]);
+        let stall = |from_us, to_us, before_us| Stall { from_us, to_us, before_us };
+        assert_eq!(book.stalls, [stall(4_000, 1_004_000, 0), stall(1_008_000, 2_006_000, 1_000_000)]);
+        let until = |at| book.stalled_until(at, 2_006_000);
+        let table = [(0, 0), (4_000, 0), (5_000, 1_000), (1_004_000, 1_000_000), (1_008_000, 1_000_000)];
+        assert_eq!(table.map(|(at, _)| until(at)), table.map(|(_, want)| want));
+        assert_eq!((until(1_009_000), until(9_000_000)), (1_001_000, 1_998_000));
+    }
+
+    #[test]
+    fn who_asks_before_the_ticker_is_told_the_same() {
+        let mut book = book(&[2_000]);
+        let ahead = book.stalled_until(1_004_000, 1_004_000);
+        book.tick(1_004_000);
+        assert_eq!((ahead, book.stalled_until(1_004_000, 1_004_100)), (1_000_000, 1_000_000));
+        // What was over before the stall is not touched by it.
+        assert_eq!(book.stalled_until(3_000, 1_004_100), 0);
+    }
+
+    #[test]
+    fn what_nobody_watched_is_no_stall() {
+        let mut book = book(&[2_000]);
+        book.watches = 0;
+        assert_eq!(book.stalled_until(9_000_000, 9_000_000), 0);
+        book.begin(9_000_000);
+        assert_eq!(book.stalled_until(9_001_000, 9_001_000), 0);
+        book.tick(9_002_000);
+        assert_eq!(book.stalls, []);
+    }
+
+    #[test]
+    fn a_guest_that_runs_a_little_now_and_then_makes_a_little_progress() {
+        // 3 ms in every 90: the ticker wakes at the start of each turn, and once more within it.
+        let ticks: Vec<u64> = (0..100).flat_map(|turn| [turn * 90_000, turn * 90_000 + 2_000]).collect();
+        let book = book(&ticks);
+        let end = 99 * 90_000 + 2_000;
+        let progress = end - book.stalled_until(end, end);
+        assert!((99 * 3_000..=99 * 6_000).contains(&progress), "{progress}");
+    }
+
+    #[test]
+    fn forgotten_stalls_still_count() {
+        let ticks: Vec<u64> = (1..=STALLS_KEPT as u64 + 3).map(|turn| turn * 100_000).collect();
+        let book = book(&ticks);
+        assert_eq!(book.stalls.len(), STALLS_KEPT);
+        let end = ticks[ticks.len() - 1];
+        assert_eq!(book.stalled_until(end, end), ticks.len() as u64 * 98_000);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn progress_never_runs_faster_than_uptime_nor_backwards(gaps in proptest::collection::vec(1u64..200_000, 1..60)) {
+            let mut book = book(&[]);
+            let (mut now, mut stalled) = (0, 0);
+            for gap in gaps {
+                now += gap;
+                let ahead = book.stalled_until(now, now);
+                book.tick(now);
+                let after = book.stalled_until(now, now);
+                proptest::prop_assert_eq!(ahead, after);
+                proptest::prop_assert!(after >= stalled && after - stalled <= gap);
+                let want = if gap > TICK_US + SLACK_US { gap - TICK_US } else { 0 };
+                proptest::prop_assert_eq!(after - stalled, want);
+                stalled = after;
+            }
+            let (mut before, mut sum) = (0, 0);
+            for at in (0..=now).step_by(997) {
+                let here = book.stalled_until(at, now);
+                proptest::prop_assert!(here >= before && here - before <= 997);
+                sum += here - before;
+                before = here;
+            }
+            proptest::prop_assert!(sum <= stalled);
+        }
+    }
+
+    #[test]
+    fn a_wait_is_over_in_time_when_nothing_stalls() {
+        let progress = Progress::start().unwrap();
+        let begin = std::time::Instant::now();
+        let limit = progress.within(Duration::from_millis(50));
+        assert!(!limit.is_over());
+        while !limit.is_over() {
+            thread::sleep(limit.left());
+        }
+        assert!(begin.elapsed() >= Duration::from_millis(49));
+        assert!(progress.within(Duration::ZERO).is_over());
+    }
+}
