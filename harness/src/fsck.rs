@@ -77,7 +77,9 @@ async fn check_one(
         copy(&folder.join(image), pmem.data_at, &folder.join(XFS_DATA))?;
     }
     let run = run(folder, tool, &arguments).await;
-    let _ = std::fs::remove_file(folder.join(XFS_DATA));
+    if on == Place::Xfs {
+        let _ = std::fs::remove_file(folder.join(XFS_DATA));
+    }
     let (status, output) = run?;
     Ok(Some(FsckFact { on, command, status, output }))
 }

@@ -100,8 +100,8 @@ impl Eyes {
     /// # Errors
     /// What debugfs said.
     pub(crate) fn clear_warn_once(&self) -> Result<(), String> {
-        let written = self.clear_warn_once.write_at(b"1", 0);
-        written.map(drop).map_err(|error| format!("clear_warn_once: {error}"))
+        // No write at an offset: debugfs cannot seek here.
+        (&self.clear_warn_once).write_all(b"1").map_err(|error| format!("clear_warn_once: {error}"))
     }
 
     /// Goes to the end of the kernel log and writes a line there.
