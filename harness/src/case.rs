@@ -102,10 +102,7 @@ async fn end(broken: Broken, during: String, vm: Option<Vm>, record: &mut Record
 fn as_end(broken: Broken, during: String, state: String) -> End {
     match broken {
         Broken::Ended(how) => End::QemuEnded { how, during },
-        Broken::Deadline(after) => {
-            let during = if state.is_empty() { during } else { format!("{during} (QEMU says: {state})") };
-            End::Deadline { during, after_ms: millis(after) }
-        }
+        Broken::Deadline(after) => End::Deadline { during, after_ms: millis(after), qemu: state },
         Broken::Cancelled => End::Cancelled,
         Broken::Fault(error) => End::Fault { why: format!("{during}: {error:#}") },
     }

@@ -185,7 +185,7 @@ fn of_the_machine(record: &Record) -> Vec<Altered> {
         one.end = End::QemuEnded { how: "altered".into(), during: "altered".into() };
     });
     with("the end", "is a deadline", &|one| {
-        one.end = End::Deadline { during: "altered".into(), after_ms: 1 };
+        one.end = End::Deadline { during: "altered".into(), after_ms: 1, qemu: String::new() };
     });
     with("the console", "shows a panic", &|one| {
         one.console.push(Splat { title: "Kernel panic - not syncing: altered".into(), line: String::new() });

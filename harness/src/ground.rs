@@ -5,7 +5,7 @@
 //! once.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
@@ -33,8 +33,8 @@ pub struct Ground {
     failures: Cell<u32>,
 }
 
-/// Of each kernel by name; the reason when it could not be built.
-pub type Grounds = BTreeMap<String, Result<Ground, String>>;
+/// By kernel and number of processors; the reason when the kernel could not be built.
+pub type Grounds = BTreeMap<(String, u32), Result<Ground, String>>;
 
 /// A saved machine is thrown away when this many copies in a row do not come up: once may be the host.
 const FAILURES: u32 = 2;
@@ -91,34 +91,41 @@ impl Ground {
 /// When the user ended the run.
 pub fn grounds(
     of: Run<'_>,
-    machines: BTreeMap<String, Result<(Machine, Built), String>>,
+    machines: &BTreeMap<String, Result<(Machine, Built), String>>,
     runtime: &Runtime,
 ) -> Result<Grounds> {
-    let Run { plan, settings, progress, .. } = of;
+    let Run { plan, settings, .. } = of;
     let mut grounds = BTreeMap::new();
-    for (name, machine) in machines {
-        let has_cases = plan.cases.iter().any(|case| case.kernel == name && case.excluded.is_none());
-        let ground = match machine {
-            Err(why) => Err(why),
-            Ok((machine, built)) if settings.cold || !has_cases => {
-                Ok(Ground::new(machine, built, Err(String::new())))
-            }
+    let playable = plan.cases.iter().filter(|case| case.excluded.is_none());
+    let wanted: BTreeSet<(&str, u32)> = playable.map(|case| (case.kernel.as_str(), case.cpus)).collect();
+    for (name, cpus) in wanted {
+        let ground = match &machines[name] {
+            Err(why) => Err(why.clone()),
             Ok((machine, built)) => {
-                let saved = match saved_machine(of, &machine, &built, runtime) {
-                    Ok(saved) => Ok(saved),
-                    Err(error) if error.is::<Interrupted>() => return Err(error),
-                    Err(error) => {
-                        progress
-                            .say(format!("the cases on {name} boot their machines: no saved one: {error:#}"));
-                        Err(format!("there is no saved machine: {error:#}"))
-                    }
+                let (machine, built) = (Machine { cpus, ..machine.clone() }, built.clone());
+                let saved = if settings.cold {
+                    Err(String::new())
+                } else {
+                    or_say(of, name, saved_machine(of, &machine, &built, runtime))?
                 };
                 Ok(Ground::new(machine, built, saved))
             }
         };
-        grounds.insert(name, ground);
+        grounds.insert((name.to_owned(), cpus), ground);
     }
     Ok(grounds)
+}
+
+/// The machine, or why there is none, which is said.
+fn or_say(of: Run<'_>, name: &str, found: Result<Saved>) -> Result<Result<Saved, String>> {
+    match found {
+        Ok(saved) => Ok(Ok(saved)),
+        Err(error) if error.is::<Interrupted>() => Err(error),
+        Err(error) => {
+            of.progress.say(format!("the cases on {name} boot their machines, no saved one: {error:#}"));
+            Ok(Err(format!("there is no saved machine: {error:#}")))
+        }
+    }
 }
 
 fn saved_machine(of: Run<'_>, machine: &Machine, built: &Built, runtime: &Runtime) -> Result<Saved> {

@@ -57,6 +57,8 @@ pub struct PlannedCase {
     pub file: PathBuf,
     /// It carries every green row of its kernel.
     pub control: bool,
+    /// Virtual processors of its machine.
+    pub cpus: u32,
     /// Why the contract rules it out, if it does.
     pub excluded: Option<String>,
     /// What must exist before the first step.
@@ -256,6 +258,7 @@ fn plan_case(scenario: &Scenario, kernel: &PlannedKernel, contract: &Contract) -
         about: scenario.about.clone(),
         file: scenario.file.clone(),
         control: scenario.control,
+        cpus: scenario.cpus,
         excluded,
         setup: Setup {
             case: scenario.id.clone(),

@@ -98,8 +98,10 @@ pub enum End {
     Deadline {
         /// What was waited for.
         during: String,
-        /// How long, in milliseconds of the host.
+        /// How long it could have used a processor, in milliseconds of the host.
         after_ms: u64,
+        /// What QEMU said of its guest; empty when it did not answer either.
+        qemu: String,
     },
     /// The user ended the run.
     Cancelled,

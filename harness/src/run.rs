@@ -164,7 +164,7 @@ fn in_folder(of: Run<'_>, folder: &RunFolder) -> Result<Results> {
     scratch::check_space(&folder.path, room_mib, "running cases")?;
     let (machines, used) = machines(of, &accelerator)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let grounds = grounds(of, machines, &runtime)?;
+    let grounds = grounds(of, &machines, &runtime)?;
     let playing = Instant::now();
     let records = runtime.block_on(play_all(of, &grounds, folder));
     let playing = playing.elapsed();
@@ -287,7 +287,8 @@ async fn play_all(of: Run<'_>, grounds: &Grounds, folder: &RunFolder) -> Vec<Rec
         if case.excluded.is_some() {
             return (nr, Record::empty(End::Complete));
         }
-        let record = try_one(of, case, &grounds[&case.kernel], folder, unbootable, bar).await;
+        let record =
+            try_one(of, case, &grounds[&(case.kernel.clone(), case.cpus)], folder, unbootable, bar).await;
         if judge::judge(case, &plan.contracts[&case.contract], &record).green && !settings.keep {
             remove_images(&case_folder(&folder.path, &case.kernel, &case.id));
         }

@@ -123,6 +123,7 @@ fn case() -> PlannedCase {
         about: String::new(),
         file: PathBuf::new(),
         control: false,
+        cpus: 1,
         excluded: None,
         setup: Setup { case: "fake".into(), ..Setup::default() },
         steps: vec![PlannedStep {

@@ -188,8 +188,9 @@ fn verdict(
                 ..Verdict::because(Kind::Lost, format!("QEMU ended: {how}"))
             };
         }
-        End::Deadline { during, after_ms } => {
-            let got = format!("no answer within {:.1} s", *after_ms as f64 / 1000.0);
+        End::Deadline { during, after_ms, qemu } => {
+            let says = if qemu.is_empty() { "nothing" } else { qemu };
+            let got = format!("no answer within {:.1} s; QEMU says: {says}", *after_ms as f64 / 1000.0);
             return Verdict { step: Some(during.clone()), ..Verdict::because(Kind::Timeout, got) };
         }
         _ => {}
@@ -245,6 +246,9 @@ fn precondition(case: &PlannedCase, record: &Record) -> Option<String> {
     }
     if let Some(why) = unready(hello) {
         return Some(why);
+    }
+    if hello.cpus != case.cpus {
+        return Some(format!("the guest has {} processors, not {}", hello.cpus, case.cpus));
     }
     for name in case.setup.files.keys() {
         if !record.files.iter().any(|file| file.name == *name) {

@@ -206,7 +206,7 @@ fn each_thing_that_goes_wrong_has_its_own_verdict() {
         ("no checker ran", Kind::Fail, Some("oracle/fsck"), |r| r.fsck.clear()),
         ("the log's mark is lost", Kind::Inconclusive, None, |r| oracles(r).log_mark_found = false),
         ("the guest hangs", Kind::Timeout, Some("free"), |r| {
-            r.end = End::Deadline { during: "free".into(), after_ms: 1 };
+            r.end = End::Deadline { during: "free".into(), after_ms: 1, qemu: String::new() };
         }),
         ("QEMU ends", Kind::Lost, Some("free"), |r| {
             r.end = End::QemuEnded { how: "signal: 9".into(), during: "free".into() };
@@ -275,6 +275,22 @@ fn a_call_is_not_late_because_the_guest_stood_still() {
     // The bound is 5 s.
     assert!(slow(9000, 8000).green);
     assert!(!slow(9000, 0).green);
+    // A lower bound of 5 s: the call may have waited for 2 s only.
+    let plan = plan(&["unguarded"], "");
+    let mut case = plan.cases[1].clone();
+    case.steps.iter_mut().filter(|step| step.id == "done").for_each(|step| {
+        (step.not_before_ms, step.not_after_ms) = (Some(5000), None);
+    });
+    let early = |took_ms, stalled_ms| {
+        let mut record = good(&case);
+        let fact = record.facts.get_mut("done").unwrap();
+        (fact.took_ms, fact.stalled_ms) = (took_ms, stalled_ms);
+        judge(&case, &plan.contracts["unguarded"], &record).verdict.kind
+    };
+    assert_eq!(early(6000, 0), Kind::Pass);
+    assert_eq!(early(4000, 0), Kind::Fail);
+    assert_eq!(early(6000, 4000), Kind::Inconclusive);
+    assert_eq!(early(9000, 4000), Kind::Pass);
 }
 
 #[test]

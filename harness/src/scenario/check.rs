@@ -91,6 +91,10 @@ impl<'a> Checker<'a> {
         if self.form.steps.is_empty() {
             return Err(self.document.fault(&path!["steps"], None, "a scenario without steps shows nothing"));
         }
+        if !(1..=MOST_CPUS).contains(&self.form.cpus) {
+            let message = format!("a machine has 1 to {MOST_CPUS} processors");
+            return Err(self.document.fault(&path!["cpus"], None, &message));
+        }
         for (actor, setup) in &self.form.actors {
             for (handler, setup) in &setup.on_signal {
                 if !is_signal(&setup.signal) {
@@ -348,6 +352,9 @@ impl StepForm {
     }
 }
 
+/// What the kernels here are built for (CONFIG_NR_CPUS of the fragment `lean`).
+const MOST_CPUS: u32 = 8;
+
 fn id_of(nr: usize, step: &StepForm) -> String {
     step.id.clone().unwrap_or_else(|| format!("#{}", nr + 1))
 }
@@ -365,6 +372,7 @@ fn meaning(form: Form, file: &Path, id: String) -> Scenario {
         because: form.because,
         contracts: form.contracts,
         control: form.control,
+        cpus: form.cpus,
         sysctl: sysctl.collect(),
         files: form.files,
         actors: form.actors,

@@ -23,6 +23,9 @@ pub(super) struct Form {
     /// It carries every green row of its kernel.
     #[serde(default)]
     pub(super) control: bool,
+    /// Virtual processors of its machine.
+    #[serde(default = "one")]
+    pub(super) cpus: u32,
     #[serde(default)]
     pub(super) matrix: Map<String, Value>,
     #[serde(default)]
@@ -34,6 +37,10 @@ pub(super) struct Form {
     /// The red verdict that is the expected one (an oracle's own test).
     #[serde(default)]
     pub(super) ends: Option<Ending>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// One step as it is written.

@@ -41,6 +41,8 @@ pub struct Scenario {
     pub contracts: Vec<String>,
     /// It carries every green row of its kernel.
     pub control: bool,
+    /// Virtual processors of its machine.
+    pub cpus: u32,
     /// sysctls to set before the first step.
     pub sysctl: BTreeMap<String, String>,
     /// Files to make before the first step.

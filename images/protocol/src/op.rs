@@ -334,6 +334,8 @@ pub enum Violation {
     Warn,
     /// panic() (LKDTM PANIC).
     Panic,
+    /// The whole guest hangs with interrupts off (LKDTM HARDLOCKUP).
+    Hang,
     /// A byte of the ext4's metadata changes between umount and fsck.
     CorruptExt4,
     /// A byte of the XFS's metadata changes between umount and xfs_repair.

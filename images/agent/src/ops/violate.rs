@@ -26,6 +26,7 @@ pub(crate) fn violate(actor: &Actor, what: Violation) -> Result<Done, Stop> {
     match what {
         Violation::Warn => lkdtm("WARNING"),
         Violation::Panic => lkdtm("PANIC"),
+        Violation::Hang => lkdtm("HARDLOCKUP"),
         Violation::StickTask => lkdtm("HUNG_TASK"),
         Violation::LeakPin => keeper(&["pin"]).map(kept),
         Violation::LeaveLease => keeper(&["lease", first_file(actor)?]).map(kept),
