@@ -4,23 +4,29 @@
 //! folder, with two sockets to connect to and a console file to write.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use holdfast::case::{Ground, play};
+use holdfast::home::Home;
 use holdfast::machine::accel::{Accelerator, Kind};
+use holdfast::machine::saved::{self, Found};
 use holdfast::machine::{Broken, Machine, Vm, cancel_pair};
 use holdfast::plan::{PlannedCase, PlannedStep};
-use holdfast::record::{End, Record};
+use holdfast::record::{End, Origin, Record};
 use holdfast::scenario::Action;
 use holdfast_protocol::{
-    Awake, Fact, Hello, Op, Oracles, Order, Outcome, RdmaFact, Reply, Setup, read_frame, write_frame,
+    Awake, Fact, Hello, Op, Oracles, Order, Outcome, Place, PmemFact, RdmaFact, Reply, Setup, read_frame,
+    write_frame,
 };
+use serde_json::{Value, json};
 
 const MODE: &str = "HOLDFAST_FAKE_QEMU";
+/// What it was started with.
+const ARGUMENTS: &str = "HOLDFAST_FAKE_ARGUMENTS";
 
 /// The fake's life.
 #[test]
@@ -31,6 +37,11 @@ fn fake_qemu() {
         "exits" => std::process::exit(3),
         "never-connects" => forever(),
         _ => {}
+    }
+    let is_copy = std::env::var(ARGUMENTS).is_ok_and(|words| words.contains("-incoming"));
+    if mode.starts_with("saves") {
+        let mode = mode.clone();
+        std::thread::spawn(move || fake_qmp(&mode));
     }
     let mut agent = UnixStream::connect("agent.sock").unwrap();
     match mode.as_str() {
@@ -47,7 +58,10 @@ fn fake_qemu() {
         "panics" => fs::write("console.log", "[    1.0] Kernel panic - not syncing: fake\n").unwrap(),
         _ => {}
     }
-    write_frame(&mut agent, &Reply::Hello(hello())).unwrap();
+    if !is_copy {
+        write_frame(&mut agent, &Reply::Hello(hello())).unwrap();
+    }
+    let boot_id = if is_copy && mode == "saves, comes up as another" { "other" } else { "fake" };
     loop {
         let order: Order = read_frame(&mut agent).unwrap();
         let reply = match order {
@@ -58,10 +72,42 @@ fn fake_qemu() {
             Order::Do { .. } if mode == "hangs" => forever(),
             Order::Do { step, .. } => Reply::Fact(fact(step)),
             Order::Finish { .. } => Reply::Finished(Oracles::default()),
-            Order::Wake { unix_ns, .. } => Reply::Awake(Awake { boot_id: "fake".into(), unix_ns, at_ms: 1 }),
+            Order::Wake { unix_ns, .. } => Reply::Awake(Awake { boot_id: boot_id.into(), unix_ns, at_ms: 1 }),
             other => panic!("not expected here: {other:?}"),
         };
         write_frame(&mut agent, &reply).unwrap();
+    }
+}
+
+/// What QEMU says to a save and a restore.
+fn fake_qmp(mode: &str) {
+    let mut stream = UnixStream::connect("qmp.sock").unwrap();
+    let version = json!({"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""});
+    writeln!(stream, "{}", json!({"QMP": {"version": version, "capabilities": []}})).unwrap();
+    for line in BufReader::new(stream.try_clone().unwrap()).lines() {
+        let command: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        let mut answer = match command["execute"].as_str().unwrap() {
+            "migrate" if mode == "saves nothing" => json!({"error": {"class": "GenericError", "desc": "no"}}),
+            "migrate" => {
+                fs::write("state.bin", "state").unwrap();
+                json!({"return": {}})
+            }
+            "query-migrate" => json!({"return": {"status": "completed"}}),
+            "migrate-incoming" if mode == "saves, does not come up" => std::process::exit(1),
+            "migrate-incoming" => {
+                std::thread::spawn(|| {
+                    let mut state = [0; 5];
+                    std::io::stdin().read_exact(&mut state).unwrap();
+                    assert_eq!(&state, b"state");
+                });
+                json!({"return": {}})
+            }
+            _ => json!({"return": {}}),
+        };
+        if let Some(id) = command.get("id") {
+            answer["id"] = id.clone();
+        }
+        writeln!(stream, "{answer}").unwrap();
     }
 }
 
@@ -85,7 +131,15 @@ fn hello() -> Hello {
         ready_ms: 0,
         stalled_ms: 0,
         boot_id: "fake".into(),
-        pmem: Vec::new(),
+        pmem: [Place::Ext4, Place::Xfs, Place::Devdax]
+            .map(|place| PmemFact {
+                place,
+                device: String::new(),
+                mount: String::new(),
+                data_at: 0,
+                trouble: String::new(),
+            })
+            .into(),
         rdma: RdmaFact { device: String::new(), active: true, gid_index: None, trouble: String::new() },
         cpus: 1,
     }
@@ -97,7 +151,7 @@ fn machine(folder: &Path, mode: &str, stubborn: bool) -> Machine {
     let own = std::env::current_exe().unwrap();
     let trap = if stubborn { "trap '' TERM\n" } else { "" };
     let text = format!(
-        "#!/bin/sh\n{trap}{MODE}={mode} '{}' --ignored --exact fake_qemu --nocapture\nexit $?\n",
+        "#!/bin/sh\n{trap}{ARGUMENTS}=\"$*\" {MODE}='{mode}' '{}' --ignored --exact fake_qemu --nocapture\nexit $?\n",
         own.display()
     );
     fs::write(&script, text).unwrap();
@@ -105,8 +159,8 @@ fn machine(folder: &Path, mode: &str, stubborn: bool) -> Machine {
     Machine {
         qemu: script,
         accelerator: Accelerator { kind: Kind::Tcg, why: String::new() },
-        kernel: PathBuf::new(),
-        initrd: PathBuf::new(),
+        kernel: "/dev/null".into(),
+        initrd: "/dev/null".into(),
         append: String::new(),
         cpus: 1,
         memory_mib: 1,
@@ -230,6 +284,57 @@ fn the_user_can_end_a_step_that_hangs() {
     let begun = Instant::now();
     assert_eq!(played("hangs", Some(Duration::from_millis(500))).end, End::Cancelled);
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+}
+
+/// Saves a machine of this mode and plays a case on a copy of it; what that found, or why nothing was
+/// saved.
+fn played_on_a_copy(mode: &str) -> Result<Record, String> {
+    let cache = tempfile::tempdir().unwrap();
+    let home = Home {
+        data: PathBuf::new(),
+        is_clone: false,
+        cache: cache.path().to_owned(),
+        runs: cache.path().join("runs"),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (_wish, cancel) = cancel_pair();
+    let machine = machine(folder.path(), mode, false);
+    let find = || saved::find(&home, &machine, |name| Ok(fs::File::create(cache.path().join(name))?)).unwrap();
+    let Found::None(site) = find() else { panic!("the cache was empty") };
+    let made = runtime().block_on(saved::make(&home, site, &machine, &[], cancel.clone()));
+    let made = made.map_err(|error| format!("{error:#}"))?;
+    assert!(matches!(find(), Found::Good(_)));
+    let ground = Ground { machine: &machine, release: "fake", requests: &[], saved: Ok(&made) };
+    let record = runtime().block_on(play(&case(), &ground, 1, folder.path(), cancel, &|_| {}));
+    nothing_is_left(folder.path());
+    Ok(record)
+}
+
+#[test]
+fn a_case_is_played_on_a_copy_of_a_saved_machine() {
+    let record = played_on_a_copy("saves").unwrap();
+    assert_eq!((record.end, record.machine), (End::Complete, Origin::Restored));
+    assert_eq!(record.cold_because, "");
+    assert_eq!(record.hello.unwrap().boot_id, "fake");
+}
+
+#[test]
+fn a_copy_that_is_no_good_is_replaced_by_a_boot() {
+    for (mode, why) in [
+        ("saves, does not come up", "the copy's QEMU ended: exit status: 1"),
+        ("saves, comes up as another", "restore: what answers is another machine"),
+    ] {
+        let record = played_on_a_copy(mode).unwrap();
+        assert_eq!((record.end, record.machine), (End::Complete, Origin::Cold), "{mode}");
+        assert_eq!(record.cold_because, why, "{mode}");
+        assert_eq!(record.facts["one"].outcome, Outcome::Returned(0));
+    }
+}
+
+#[test]
+fn a_machine_that_cannot_be_saved_says_why() {
+    let why = played_on_a_copy("saves nothing").unwrap_err();
+    assert!(why.contains("migrate") && why.contains("no"), "{why}");
 }
 
 #[test]
