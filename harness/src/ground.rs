@@ -122,8 +122,8 @@ fn or_say(of: Run<'_>, name: &str, found: Result<Saved>) -> Result<Result<Saved,
         Ok(saved) => Ok(Ok(saved)),
         Err(error) if error.is::<Interrupted>() => Err(error),
         Err(error) => {
-            of.progress.say(format!("the cases on {name} boot their machines, no saved one: {error:#}"));
-            Ok(Err(format!("there is no saved machine: {error:#}")))
+            of.progress.say(format!("the cases on {name} boot their machines, none can be saved: {error:#}"));
+            Ok(Err(format!("no machine can be saved: {error:#}")))
         }
     }
 }

@@ -13,6 +13,7 @@ use comfy_table::{ContentArrangement, Table};
 use super::{ClauseState, Results};
 use crate::judge::{CaseResult, StepStatus};
 use crate::outcome::Kind;
+use crate::record::Origin;
 use crate::runs::case_folder;
 
 const GREEN: Style = AnsiColor::Green.on_default();
@@ -177,10 +178,16 @@ fn summary(results: &Results, folder: &Path) -> String {
     let green = applicable.iter().filter(|case| case.green).count();
     let style = if results.exit == 0 { GREEN } else { RED };
     let pace = results.host.slowest_pace;
+    let booted = applicable.iter().filter(|case| case.machine == Origin::Cold).count();
+    let booted = match booted {
+        0 => String::new(),
+        all if all == applicable.len() => ", every machine booted".to_owned(),
+        some => format!(", {some} machines booted"),
+    };
     let pace =
         if pace > 1.05 { format!(", slowest guest {pace:.1} times the reference") } else { String::new() };
     format!(
-        "{style}{green} of {} as expected{style:#} in {:.0} s ({}, {} at a time{pace})\n{DIM}results{DIM:#}  {}",
+        "{style}{green} of {} as expected{style:#} in {:.0} s ({}, {} at a time{booted}{pace})\n{DIM}results{DIM:#}  {}",
         applicable.len(),
         results.took_s,
         results.host.accelerator.kind.name(),

@@ -2,6 +2,8 @@
 //! What only real machines can show: run by `cargo xtask test`, after the plan `ci`, so that the
 //! kernels are built. One at a time: they count processes and time what they start.
 
+mod saved;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
