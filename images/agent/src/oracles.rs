@@ -100,8 +100,8 @@ impl Eyes {
     /// # Errors
     /// What debugfs said.
     pub(crate) fn clear_warn_once(&self) -> Result<(), String> {
-        let written = self.clear_warn_once.write_at(b"1", 0);
-        written.map(drop).map_err(|error| format!("clear_warn_once: {error}"))
+        // No write at an offset: debugfs cannot seek here.
+        (&self.clear_warn_once).write_all(b"1").map_err(|error| format!("clear_warn_once: {error}"))
     }
 
     /// Goes to the end of the kernel log and writes a line there.
@@ -110,7 +110,10 @@ impl Eyes {
     /// When `/dev/kmsg` refuses.
     pub(crate) fn mark_log(&mut self, mark: &str) -> Result<(), String> {
         let at_end = self.kmsg.seek(SeekFrom::End(0));
-        at_end.and_then(|_| self.kmsg.write_all(mark.as_bytes())).map_err(|error| format!("/dev/kmsg: {error}"))
+        // KERN_INFO: in the log only. The console is slow, and the line would be the same in all of them.
+        at_end
+            .and_then(|_| self.kmsg.write_all(format!("<6>{mark}").as_bytes()))
+            .map_err(|error| format!("/dev/kmsg: {error}"))
     }
 
     /// The kernel log behind the mark, and whether nothing of it was lost.
