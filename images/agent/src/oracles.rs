@@ -125,7 +125,7 @@ impl Eyes {
     }
 }
 
-/// Writes a line into the kernel log.
+/// Writes a line into the kernel log, at the level that the console shows unless it begins with another.
 ///
 /// # Errors
 /// When `/dev/kmsg` refuses.

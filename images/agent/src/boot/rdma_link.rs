@@ -43,6 +43,8 @@ pub(crate) fn bring_up(progress: &Progress) -> RdmaFact {
 
 fn make() -> Result<u32, String> {
     let said = |what: &'static str| move |errno: Errno| format!("{what}: {errno}");
+    // Router solicitations and multicast reports would be sent now and then, while a scenario runs.
+    let _ = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
     netlink::link_up(interface("lo")?).map_err(said("setting lo up"))?;
     if interface(NETDEV).is_err() {
         netlink::add_dummy(NETDEV).map_err(said("adding dummy0"))?;
