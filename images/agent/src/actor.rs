@@ -4,7 +4,7 @@
 //! A process of its own because a call may block for ever or be killed, and both are results. It
 //! has one thread, so `/proc/PID/stack` is where its call waits.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -78,11 +78,11 @@ pub(crate) struct Actor {
     /// Its part.
     pub(crate) part: Part,
     /// Results by id of the step.
-    pub(crate) things: HashMap<String, Thing>,
+    pub(crate) things: BTreeMap<String, Thing>,
     /// The RDMA device, open from the start when the part says so.
     pub(crate) device: Option<Device>,
     /// Queue pairs by peer, with our packet sequence number.
-    pub(crate) pairs: HashMap<String, (QueuePair, u32)>,
+    pub(crate) pairs: BTreeMap<String, (QueuePair, u32)>,
     /// debugfs `gup_test` and the length of the pin: opened once and never closed, because closing
     /// any descriptor of it drops the system's one pin set.
     pub(crate) gup: Option<(OwnedFd, usize)>,
@@ -123,7 +123,7 @@ fn say(stream: &mut Patient<File>, tag: &str, outcome: Outcome) {
 
 impl Actor {
     fn new(part: Part) -> (Self, Outcome) {
-        let mut actor = Self { part, things: HashMap::new(), device: None, pairs: HashMap::new(), gup: None };
+        let mut actor = Self { part, things: BTreeMap::new(), device: None, pairs: BTreeMap::new(), gup: None };
         let outcome = match actor.get_ready() {
             Ok(()) => Outcome::Returned(0),
             Err(why) => Outcome::NotIssued { why },

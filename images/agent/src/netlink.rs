@@ -33,6 +33,7 @@ const NLDEV_ATTR_NDEV_NAME: u16 = 51;
 const NLDEV_ATTR_LINK_TYPE: u16 = 65;
 
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
@@ -51,6 +52,18 @@ pub(crate) fn link_up(index: u32) -> Result<(), Errno> {
     body.extend(index.to_ne_bytes());
     body.extend(IFF_UP.to_ne_bytes());
     body.extend(IFF_UP.to_ne_bytes());
+    request(SockProtocol::NetlinkRoute, libc::RTM_NEWLINK, 0, &body)
+}
+
+/// Sets the largest packet of an interface, in bytes.
+///
+/// # Errors
+/// What the kernel answered.
+pub(crate) fn set_mtu(index: u32, mtu: u32) -> Result<(), Errno> {
+    let mut body = Vec::from([0u8; 4]);
+    body.extend(index.to_ne_bytes());
+    body.extend([0u8; 8]);
+    attribute(&mut body, IFLA_MTU, &mtu.to_ne_bytes());
     request(SockProtocol::NetlinkRoute, libc::RTM_NEWLINK, 0, &body)
 }
 

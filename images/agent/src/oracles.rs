@@ -110,7 +110,10 @@ impl Eyes {
     /// When `/dev/kmsg` refuses.
     pub(crate) fn mark_log(&mut self, mark: &str) -> Result<(), String> {
         let at_end = self.kmsg.seek(SeekFrom::End(0));
-        at_end.and_then(|_| self.kmsg.write_all(mark.as_bytes())).map_err(|error| format!("/dev/kmsg: {error}"))
+        // KERN_INFO: in the log only. The console is slow, and the line would be the same in all of them.
+        at_end
+            .and_then(|_| self.kmsg.write_all(format!("<6>{mark}").as_bytes()))
+            .map_err(|error| format!("/dev/kmsg: {error}"))
     }
 
     /// The kernel log behind the mark, and whether nothing of it was lost.
@@ -122,7 +125,7 @@ impl Eyes {
     }
 }
 
-/// Writes a line into the kernel log.
+/// Writes a line into the kernel log, at the level that the console shows unless it begins with another.
 ///
 /// # Errors
 /// When `/dev/kmsg` refuses.

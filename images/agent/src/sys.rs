@@ -4,9 +4,7 @@
 //! Together with [`crate::verbs`] the only place of the agent where `unsafe` may stand.
 #![expect(unsafe_code, reason = "system calls without a safe wrapper")]
 
-use std::ffi::CString;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -197,13 +195,14 @@ pub(crate) fn gup_read(gup: BorrowedFd<'_>, len: usize) -> Result<Vec<u8>, Errno
 ///
 /// # Errors
 /// The errno of statx(2).
-pub(crate) fn statx_dax(path: &Path) -> Result<bool, Errno> {
-    let path = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: an all-zero statx is a valid value, the path is terminated, and the kernel writes no
-    // more than the structure.
+pub(crate) fn statx_dax(file: &impl AsFd) -> Result<bool, Errno> {
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: an all-zero statx is a valid value, the path is empty and terminated, and the kernel writes
+    // no more than the structure.
     let (result, found) = unsafe {
         let mut found: libc::statx = std::mem::zeroed();
-        let result = libc::statx(libc::AT_FDCWD, path.as_ptr(), 0, libc::STATX_BASIC_STATS, &raw mut found);
+        let (flags, mask) = (libc::AT_EMPTY_PATH, libc::STATX_BASIC_STATS);
+        let result = libc::statx(fd, c"".as_ptr(), flags, mask, &raw mut found);
         (result, found)
     };
     Errno::result(result)?;

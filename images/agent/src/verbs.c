@@ -163,7 +163,7 @@ int hf_connect_qp(struct ibv_qp *qp, int gid_index, const uint8_t gid[16], uint3
 {
 	struct ibv_qp_attr attr = {
 		.qp_state = IBV_QPS_RTR,
-		.path_mtu = IBV_MTU_1024,
+		.path_mtu = IBV_MTU_4096,
 		.dest_qp_num = number,
 		.rq_psn = their_psn,
 		.max_dest_rd_atomic = 1,

@@ -116,7 +116,8 @@ fn get_ready(started_ms: u64, progress: &Progress) -> (Hello, Session) {
             say(trouble);
         }
     }
-    let _ = mark_log(&format!("holdfast: ready, {} ms since the agent started", ready_ms - started_ms));
+    // KERN_INFO: the console need not be written to when a saved machine goes on from here.
+    let _ = mark_log(&format!("<6>holdfast: ready, {} ms since the agent started", ready_ms - started_ms));
     drop(watch);
     (hello, session)
 }

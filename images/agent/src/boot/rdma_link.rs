@@ -18,6 +18,10 @@ const DEVICE: &str = "rxe0";
 const ADDRESS: [u8; 4] = [192, 168, 77, 1];
 const PREFIX: u8 = 24;
 
+/// Room for the largest payload of an RDMA packet, 4096 bytes, and its headers (RXE_MAX_HDR_LENGTH): with
+/// an ordinary Ethernet's 1500 a transfer takes four times as many packets.
+const MTU: u32 = 4500;
+
 /// How long the port and its GID may take; a debug kernel under emulation needs seconds.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -39,11 +43,14 @@ pub(crate) fn bring_up(progress: &Progress) -> RdmaFact {
 
 fn make() -> Result<u32, String> {
     let said = |what: &'static str| move |errno: Errno| format!("{what}: {errno}");
+    // Router solicitations and multicast reports would be sent now and then, while a scenario runs.
+    let _ = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
     netlink::link_up(interface("lo")?).map_err(said("setting lo up"))?;
     if interface(NETDEV).is_err() {
         netlink::add_dummy(NETDEV).map_err(said("adding dummy0"))?;
     }
     let index = interface(NETDEV)?;
+    netlink::set_mtu(index, MTU).map_err(said("setting dummy0's MTU"))?;
     netlink::link_up(index).map_err(said("setting dummy0 up"))?;
     netlink::set_address(index, ADDRESS, PREFIX).map_err(said("giving dummy0 an address"))?;
     netlink::add_rxe(DEVICE, NETDEV).map_err(said("adding the rxe link"))?;

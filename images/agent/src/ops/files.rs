@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Operations on declared files and descriptors.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::AsFd;
 
 use holdfast_protocol::{CutHow, FallocateMode, Handle, OpenFlag, Place};
 use nix::errno::Errno;
@@ -118,7 +117,8 @@ pub(crate) fn size(actor: &Actor, file: &str) -> Result<Done, Stop> {
 pub(crate) fn compare(actor: &Actor, file: &str, at_kib: u64, len_kib: u64, seed: u8) -> Result<Done, Stop> {
     let file = declared(actor, file)?;
     let (at, len) = (bytes(at_kib)?, length(len_kib)?);
-    let found = read_range(&file.path, file.on, at, len)?;
+    let fd = open_path(&file.path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+    let found = read_range(&fd, file.on, at, len)?;
     if let Some(differs) = difference(seed, at, &found) {
         return Err(Stop(differs));
     }
@@ -131,9 +131,8 @@ pub(crate) fn compare(actor: &Actor, file: &str, at_kib: u64, len_kib: u64, seed
 /// Reads a range of a file, less where the file ends.
 ///
 /// # Errors
-/// The errno of open(2), read(2) or mmap(2).
-pub(crate) fn read_range(path: &Path, on: Place, at: u64, len: usize) -> Result<Vec<u8>, Errno> {
-    let fd: OwnedFd = open_path(path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+/// The errno of read(2) or mmap(2).
+pub(crate) fn read_range(fd: &impl AsFd, on: Place, at: u64, len: usize) -> Result<Vec<u8>, Errno> {
     let mut found = vec![0u8; len];
     if on == Place::Devdax {
         let whole = Mapping::new(
@@ -151,7 +150,7 @@ pub(crate) fn read_range(path: &Path, on: Place, at: u64, len: usize) -> Result<
     }
     let mut have = 0;
     while have < len {
-        match pread(&fd, &mut found[have..], (at + have as u64).cast_signed())? {
+        match pread(fd, &mut found[have..], (at + have as u64).cast_signed())? {
             0 => break,
             more => have += more,
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The actors as processes: started (ahead, where possible), written to, listened to, reaped.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -68,7 +68,7 @@ pub(super) struct Cast {
     pub(super) players: BTreeMap<String, Player>,
     /// Processes that have no part yet: nobody's actor, and seen by no oracle.
     spares: Vec<Process>,
-    ends: HashMap<i32, Outcome>,
+    ends: BTreeMap<i32, Outcome>,
 }
 
 impl Cast {

@@ -50,10 +50,6 @@ impl Session {
         for (name, file) in &files {
             facts.push(self.make_file(name, file)?);
         }
-        for file in self.stage.devices.keys().filter_map(|place| self.stage.places.get(place)) {
-            let folder = File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
-            nix::unistd::syncfs(&folder).map_err(|errno| format!("syncfs {}: {errno}", file.display()))?;
-        }
         self.start_actors(actors)?;
         // The kernel log escapes what is not ASCII, and the mark would not be found again.
         let case: String = case.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect();
@@ -95,14 +91,14 @@ impl Session {
         let len = usize::try_from(setup.size_kib).ok().and_then(|kib| kib.checked_mul(1024));
         let len = len.ok_or_else(|| format!("file {name}: {} KiB are too many", setup.size_kib))?;
         let trouble = |errno: Errno| format!("file {name} ({}): {errno}", path.display());
-        fill(&path, setup.on, len, setup.pattern)
+        let file = fill(&path, setup.on, len, setup.pattern)
             .map_err(|error| format!("file {name} ({}): {error}", path.display()))?;
-        let found = read_range(&path, setup.on, 0, len).map_err(trouble)?;
+        let found = read_range(&file, setup.on, 0, len).map_err(trouble)?;
         let fact = FileFact {
             name: name.to_owned(),
             on: setup.on,
-            statx_dax: setup.on == Place::Devdax || sys::statx_dax(&path).map_err(trouble)?,
-            map_sync: setup.on == Place::Devdax || map_sync(&path),
+            statx_dax: setup.on == Place::Devdax || sys::statx_dax(&file).map_err(trouble)?,
+            map_sync: setup.on == Place::Devdax || map_sync(&file),
             filled: found.len() == len && difference(setup.pattern, 0, &found).is_none(),
         };
         self.files.insert(name.to_owned(), DeclaredFile { path, on: setup.on });
@@ -132,24 +128,24 @@ impl Session {
 }
 
 /// Writes a pattern over the whole length, so that no extent stays unwritten, and syncs it.
-fn fill(path: &Path, on: Place, len: usize, seed: u8) -> std::io::Result<()> {
+fn fill(path: &Path, on: Place, len: usize, seed: u8) -> std::io::Result<File> {
     if on == Place::Devdax {
         let device = OpenOptions::new().read(true).write(true).open(path)?;
         let map = Mapping::new(len, libc::MAP_SHARED, Some(device.as_fd()), 0)?;
         let _ = map.store(0, len, |at| pattern_byte(seed, at));
         map.unmap()?;
-        return Ok(());
+        return Ok(device);
     }
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
     for at in (0..len).step_by(CHUNK_BYTES) {
         file.write_all(&pattern(seed, at as u64, CHUNK_BYTES.min(len - at)))?;
     }
-    file.sync_all()
+    file.sync_all()?;
+    Ok(file)
 }
 
 /// Whether a MAP_SYNC mapping of the file can be made: on real DAX only.
-fn map_sync(path: &Path) -> bool {
-    let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return false };
+fn map_sync(file: &File) -> bool {
     let flags = libc::MAP_SHARED_VALIDATE | libc::MAP_SYNC;
     Mapping::new(4096, flags, Some(file.as_fd()), 0).is_ok_and(|map| map.unmap().is_ok())
 }
