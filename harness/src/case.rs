@@ -135,14 +135,7 @@ async fn begin(
                 Ok(vm) => return Ok(vm),
                 Err((Broken::Cancelled, vm)) => return Err((Broken::Cancelled, vm)),
                 Err((broken, vm)) => {
-                    record.cold_because = match as_end(broken, "restore".to_owned(), String::new()) {
-                        End::QemuEnded { how, .. } => format!("the copy's QEMU ended: {how}"),
-                        End::Deadline { after_ms, .. } => {
-                            format!("the copy did not answer within {after_ms} ms")
-                        }
-                        End::Fault { why } => why,
-                        other => format!("{other:?}"),
-                    };
+                    record.cold_because = format!("a copy did not come up: {}", broken.in_words(folder));
                     if let Some(vm) = vm {
                         vm.stop().await;
                     }

@@ -321,8 +321,8 @@ fn a_case_is_played_on_a_copy_of_a_saved_machine() {
 #[test]
 fn a_copy_that_is_no_good_is_replaced_by_a_boot() {
     for (mode, why) in [
-        ("saves, does not come up", "the copy's QEMU ended: exit status: 1"),
-        ("saves, comes up as another", "restore: what answers is another machine"),
+        ("saves, does not come up", "a copy did not come up: QEMU ended: exit status: 1"),
+        ("saves, comes up as another", "a copy did not come up: what answers is another machine"),
     ] {
         let record = played_on_a_copy(mode).unwrap();
         assert_eq!((record.end, record.machine), (End::Complete, Origin::Cold), "{mode}");

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -166,9 +167,13 @@ impl Saved {
         self.manifest.files.keys().map(|name| pmem::disk_bytes(&self.dir.join(name))).sum()
     }
 
-    /// Throws it away: it is no good. Copies that run keep what they have.
+    /// Throws it away: it is no good. Copies that run keep what they have; one that somebody made in its
+    /// place meanwhile stays.
     pub fn discard(&self) {
-        let _ = fs::remove_dir_all(&self.dir);
+        let here = fs::metadata(self.dir.join(USED)).and_then(|there| Ok((there, self._used.metadata()?)));
+        if here.is_ok_and(|(there, ours)| there.ino() == ours.ino()) {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
     }
 }
 
@@ -315,13 +320,9 @@ async fn get_ready_and_save(
 
 /// Why a machine was not made; with the end of what QEMU said, which goes away with the folder.
 fn in_words(broken: Broken, dir: &Path) -> anyhow::Error {
-    let said = fs::read_to_string(dir.join(super::vm::QEMU_LOG)).unwrap_or_default();
-    let said = said.lines().last().map(|line| format!(" ({line})")).unwrap_or_default();
     match broken {
         Broken::Cancelled => Interrupted.into(),
-        Broken::Ended(how) => anyhow!("QEMU ended: {how}{said}"),
-        Broken::Deadline(after) => anyhow!("no answer within {} s{said}", after.as_secs()),
-        Broken::Fault(error) => error,
+        other => anyhow!(other.in_words(dir)),
     }
 }
 

@@ -54,6 +54,21 @@ pub enum Broken {
     Fault(anyhow::Error),
 }
 
+impl Broken {
+    /// In a line, with the last one of QEMU's own log in the VM's folder.
+    #[must_use]
+    pub fn in_words(&self, folder: &Path) -> String {
+        let said = fs::read_to_string(folder.join(QEMU_LOG)).unwrap_or_default();
+        let said = said.lines().last().map(|line| format!(" ({line})")).unwrap_or_default();
+        match self {
+            Self::Ended(how) => format!("QEMU ended: {how}{said}"),
+            Self::Deadline(after) => format!("no answer within {} s{said}", after.as_secs()),
+            Self::Cancelled => "the run was ended".to_owned(),
+            Self::Fault(error) => format!("{error:#}"),
+        }
+    }
+}
+
 /// A VM with its ports. Dropping it kills QEMU.
 pub struct Vm {
     child: Child,
