@@ -326,7 +326,7 @@ fn a_copy_that_is_no_good_is_replaced_by_a_boot() {
     ] {
         let record = played_on_a_copy(mode).unwrap();
         assert_eq!((record.end, record.machine), (End::Complete, Origin::Cold), "{mode}");
-        assert_eq!(record.cold_because, why, "{mode}");
+        assert!(record.cold_because.starts_with(why), "{mode}: {}", record.cold_because);
         assert_eq!(record.facts["one"].outcome, Outcome::Returned(0));
     }
 }
