@@ -12,6 +12,7 @@ mod shell;
 
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
 use holdfast_protocol::{Hello, Place, PmemFact, RdmaFact, Reply, VERSION, write_frame};
 use nix::sys::reboot::{RebootMode, reboot};
@@ -29,6 +30,15 @@ const FLOOR: &str = "holdfast.floor";
 
 /// Kernel argument: a shell on the console, also where a host listens.
 const SHELL: &str = "holdfast.shell";
+
+/// Where the kernel tells time from.
+const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+
+/// How long a provisional clock source may stay; it is no fault if it does.
+const CLOCK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often to look.
+const CLOCK_STEP: Duration = Duration::from_millis(4);
 
 /// The life of PID 1. `words` are what the kernel handed on from behind `--`.
 pub(crate) fn run(words: &[&str]) -> ! {
@@ -90,6 +100,7 @@ fn get_ready(started_ms: u64, progress: &Progress) -> (Hello, Session) {
         gid_index: None,
         trouble: "the agent's preparation died".to_owned(),
     });
+    settle_clock(progress);
     let boot_id = procfs::boot_id();
     let stage = Stage { boot_id: boot_id.clone(), ..stage(&pmem, &rdma) };
     let session = timed("session", || Session::new(stage, progress.clone()));
@@ -120,6 +131,16 @@ fn get_ready(started_ms: u64, progress: &Progress) -> (Hello, Session) {
     let _ = mark_log(&format!("<6>holdfast: ready, {} ms since the agent started", ready_ms - started_ms));
     drop(watch);
     (hello, session)
+}
+
+/// Waits until the kernel has measured the processor's clock for good, which takes it a second (its work
+/// `tsc_refine_calibration_work()`): it then stops the machine to change over to it, and says so in the log.
+fn settle_clock(progress: &Progress) {
+    let limit = progress.within(CLOCK_TIMEOUT);
+    let provisional = || std::fs::read_to_string(CLOCK_SOURCE).is_ok_and(|name| name.trim() == "tsc-early");
+    while provisional() && !limit.is_over() {
+        thread::sleep(CLOCK_STEP);
+    }
 }
 
 /// What is known of an NVDIMM that was not prepared yet.
