@@ -16,6 +16,7 @@ use futures_util::stream::{self, StreamExt as _};
 use serde::Serialize;
 
 use crate::case;
+use crate::events::Event;
 use crate::home::Home;
 use crate::image;
 use crate::judge::{self, CaseResult};
@@ -24,7 +25,7 @@ use crate::machine::accel::{self, Accelerator};
 use crate::machine::{Cancel, Machine, QEMU, cancel_pair, default_pmem, script};
 use crate::outcome::{Exit, Interrupted};
 use crate::plan::{Plan, PlannedCase};
-use crate::progress::{Bar, Progress};
+use crate::progress::{Expected, Progress};
 use crate::record::{End, Record};
 use crate::report::{self, Circumstances, KernelUsed, Results};
 use crate::runs::{PLAN, RECORD, RESULTS, RunFolder, case_folder, remove_images};
@@ -64,14 +65,16 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Listens for SIGINT and SIGTERM. The first asks for an orderly end, the second ends at once.
+    /// Listens for SIGINT and SIGTERM. The first asks for an orderly end, the second ends at once. Tells
+    /// so where the progress goes.
     ///
     /// # Errors
     /// When no handler can be installed.
-    pub fn listen() -> Result<Self> {
+    pub fn listen(progress: &Progress) -> Result<Self> {
         let (sender, wish) = cancel_pair();
         let flag = Arc::new(AtomicBool::new(false));
         let heard = flag.clone();
+        let progress = progress.clone();
         // A thread of its own: builds are synchronous and must hear it too.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("signals".into()).spawn(move || {
@@ -85,11 +88,12 @@ impl Interrupt {
                 for count in 1.. {
                     tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
                     if count > 1 {
+                        progress.give_up();
                         std::process::exit(i32::from(Exit::Interrupted.code()));
                     }
-                    anstream::eprintln!("ending in good order (again to end at once)");
                     heard.store(true, Ordering::Relaxed);
                     let _ = sender.send(true);
+                    progress.say("ending in good order (again to end at once)");
                 }
             });
         })?;
@@ -131,9 +135,15 @@ pub struct Run<'a> {
 /// # Errors
 /// When nothing could be played: a kernel or image that cannot be built, a host without QEMU.
 pub fn run(of: Run<'_>) -> Result<(Results, std::path::PathBuf)> {
-    let Run { home, settings, .. } = of;
-    let folder = RunFolder::create(settings.results.as_deref().unwrap_or(&home.runs))?;
-    match in_folder(of, &folder) {
+    let Run { home, settings, progress, .. } = of;
+    let begun = Instant::now();
+    let runs = settings.results.as_deref().unwrap_or(&home.runs);
+    let folder = RunFolder::create(runs)?;
+    let expected = Expected::from_runs(&[runs, &home.runs]);
+    progress.tell(&Event::run_started(of.plan, &folder.path, settings.jobs, &expected));
+    let ended = in_folder(of, &folder);
+    progress.tell(&Event::run_ended(&ended, &folder.path, begun.elapsed().as_secs_f64()));
+    match ended {
         Ok(results) => {
             folder.publish()?;
             Ok((results, folder.path.clone()))
@@ -252,9 +262,6 @@ type Machines = BTreeMap<String, std::result::Result<(Machine, Built), String>>;
 
 async fn play_all(of: Run<'_>, machines: &Machines, folder: &RunFolder) -> Vec<Record> {
     let Run { plan, settings, progress, interrupt, .. } = of;
-    let playable = plan.cases.iter().filter(|case| case.excluded.is_none()).count();
-    let bar = progress.bar("cases", Some(playable as u64));
-    let bar = &bar;
     // Kernels of which a control did not boot: none of their rows can become green, and each would
     // wait for a hello as long as the control did.
     let unbootable = &RefCell::new(BTreeMap::<&str, &str>::new());
@@ -264,7 +271,7 @@ async fn play_all(of: Run<'_>, machines: &Machines, folder: &RunFolder) -> Vec<R
             return (nr, Record::empty(End::Complete));
         }
         let on = &machines[&case.kernel];
-        let record = try_one(case, on, folder, interrupt, unbootable, bar).await;
+        let record = try_one((nr, case), on, folder, interrupt, unbootable, progress).await;
         if judge::judge(case, &plan.contracts[&case.contract], &record).green && !settings.keep {
             remove_images(&case_folder(&folder.path, &case.kernel, &case.id));
         }
@@ -274,6 +281,7 @@ async fn play_all(of: Run<'_>, machines: &Machines, folder: &RunFolder) -> Vec<R
             Ok(()) => record,
             Err(error) => Record::empty(End::Fault { why: format!("{error:#}") }),
         };
+        progress.tell(&Event::case_ended(nr, judge::judge(case, &plan.contracts[&case.contract], &record)));
         (nr, record)
     });
     let mut records: Vec<(usize, Record)> = cases.buffer_unordered(settings.jobs.max(1)).collect().await;
@@ -283,12 +291,12 @@ async fn play_all(of: Run<'_>, machines: &Machines, folder: &RunFolder) -> Vec<R
 
 /// Plays a case unless its end is known without that.
 async fn try_one<'a>(
-    case: &'a PlannedCase,
+    (nr, case): (usize, &'a PlannedCase),
     on: &std::result::Result<(Machine, Built), String>,
     folder: &RunFolder,
     interrupt: &Interrupt,
     unbootable: &RefCell<BTreeMap<&'a str, &'a str>>,
-    bar: &Bar,
+    progress: &Progress,
 ) -> Record {
     let (machine, built) = match on {
         Ok(machine) => machine,
@@ -302,10 +310,9 @@ async fn try_one<'a>(
             why: format!("the guest of the control {control} did not boot"),
         });
     }
-    let name = format!("{} on {}", case.id, case.kernel);
-    let say = |what: &str| bar.note(&format!("{name}: {what}"));
+    progress.tell(&Event::case_started(nr, case));
+    let say = |what: &str| progress.tell(&Event::CaseDoing { nr, what: what.to_owned() });
     let played = play(case, machine, built, folder, interrupt.wish(), &say).await;
-    bar.step(&name);
     let record = played.unwrap_or_else(|error| Record::empty(End::Fault { why: format!("{error:#}") }));
     if case.control && record.hello.is_none() && record.end != End::Cancelled {
         unbootable.borrow_mut().insert(&case.kernel, &case.id);

@@ -43,7 +43,7 @@ pub(crate) fn main(bench: &Bench, home: &Home) -> Result<Exit> {
     let What::Boot { kernel, rounds, json, how } = &bench.what;
     let progress = Progress::new(how.quiet);
     doctor::provide(false, &progress)?;
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen(&progress)?;
     let machine = machine_of(home, &Request::named(kernel), &how.settings(), &progress, &interrupt)?;
     let floor = image::ensure(home, image::FLOOR, how.offline)?;
     let measured = boots(home, &machine, &floor.path, kernel, *rounds, &progress, &interrupt)?;
