@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::expected::left_ms;
 use crate::events::Event;
 use crate::judge::Verdict;
+use crate::outcome::Kind;
 use crate::report::word;
 
 /// Signs in a gauge.
@@ -89,11 +90,11 @@ impl Board {
                     running.what.clone_from(what);
                 }
             }
-            Event::CaseEnded { nr, green, .. } => {
+            Event::CaseEnded { nr, green, verdict, .. } => {
                 self.waiting.remove(nr);
                 self.running.remove(nr);
                 self.ended += 1;
-                self.not_green += usize::from(!green);
+                self.not_green += usize::from(!green && verdict.kind != Kind::NotRun);
             }
             Event::RunEnded { .. } => *self = Self::default(),
         }

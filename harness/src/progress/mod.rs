@@ -52,7 +52,7 @@ impl Progress {
         Self::of(if quiet {
             View::Quiet
         } else if stderr().is_terminal() && !is_dumb {
-            View::Terminal(Bars::on_stderr())
+            View::Terminal(Bars::on_stderr(print))
         } else {
             View::Plain(Plain::default())
         })
