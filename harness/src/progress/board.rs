@@ -12,7 +12,7 @@ use crate::outcome::Kind;
 use crate::report::word;
 
 /// Signs in a gauge.
-const GAUGE: u64 = 16;
+const GAUGE: u64 = 12;
 /// What is shown of the reason for a verdict; all of it is in the report.
 const REASON_CHARS: usize = 160;
 
@@ -107,10 +107,11 @@ impl Board {
 
     /// A line for all that goes on, the whole first: of a small terminal the last lines are left out.
     pub(super) fn lines(&self, now: Instant) -> Vec<(Subject, String)> {
-        let overall = self.overall(now).map(|line| (Subject::Run, line));
+        let gauge_of_all = gauge(self.ended as u64, self.planned as u64);
+        let overall = self.count(&gauge_of_all, now).map(|line| (Subject::Run, line));
         let stages = self.stages.iter().map(|(name, stage)| {
             let gauge = stage.total.map(|total| gauge(stage.done, total)).unwrap_or_default();
-            (Subject::Stage(name.clone()), format!("{gauge}{}", stage_line(name, stage, now)))
+            (Subject::Stage(name.clone()), stage_line(name, stage, &gauge, now))
         });
         let cases = self.running.iter().map(|(nr, case)| {
             let seconds = since(case.begun, now).as_secs();
@@ -120,13 +121,9 @@ impl Board {
         overall.into_iter().chain(stages).chain(cases).collect()
     }
 
-    fn overall(&self, now: Instant) -> Option<String> {
-        let line = self.count(now)?;
-        Some(format!("{}{line}", gauge(self.ended as u64, self.planned as u64)))
-    }
-
-    /// How far the cases are; nothing before the first and after the last.
-    pub(super) fn count(&self, now: Instant) -> Option<String> {
+    /// How far the cases are; nothing before the first and after the last. The number comes first, so
+    /// that a narrow terminal shows it.
+    pub(super) fn count(&self, gauge: &str, now: Instant) -> Option<String> {
         self.playing_since?;
         let (ended, planned) = (self.ended, self.planned);
         if ended >= planned {
@@ -142,13 +139,13 @@ impl Board {
         });
         let rest: Vec<u64> = self.waiting.values().copied().chain(running).collect();
         let left = span(left_ms(&rest, self.jobs).div_ceil(1000));
-        Some(format!("{ended}/{planned} cases{not_green}, about {left} to go"))
+        Some(format!("{ended}/{planned} cases{gauge}, about {left} to go{not_green}"))
     }
 
     /// How far each of the stages is that began before `before`.
     pub(super) fn stage_lines(&self, before: Instant, now: Instant) -> Vec<String> {
         let begun = self.stages.iter().filter(|(_, stage)| stage.begun <= before);
-        begun.map(|(name, stage)| stage_line(name, stage, now)).collect()
+        begun.map(|(name, stage)| stage_line(name, stage, "", now)).collect()
     }
 }
 
@@ -158,7 +155,7 @@ fn since(begun: Instant, now: Instant) -> Duration {
 }
 
 /// The rate is that of the whole time so far.
-fn stage_line(name: &str, stage: &Stage, now: Instant) -> String {
+fn stage_line(name: &str, stage: &Stage, gauge: &str, now: Instant) -> String {
     let Stage { done, what, .. } = stage;
     let seconds = since(stage.begun, now).as_secs();
     let what = if what.is_empty() { String::new() } else { format!(": {what}") };
@@ -166,16 +163,16 @@ fn stage_line(name: &str, stage: &Stage, now: Instant) -> String {
     match stage.total.filter(|&total| total >= *done && *done > 0) {
         Some(total) => {
             let left = span(seconds * (total - done) / done);
-            format!("{name} {done}/{total}, {}, about {left} to go{what}", span(seconds))
+            format!("{name} {done}/{total}{gauge}, {}, about {left} to go{what}", span(seconds))
         }
-        None => format!("{name} {done}, {}{what}", span(seconds)),
+        None => format!("{name} {done}{gauge}, {}{what}", span(seconds)),
     }
 }
 
 fn gauge(done: u64, total: u64) -> String {
     let full = (GAUGE * done.min(total)).checked_div(total).unwrap_or(0);
     let signs = |sign: &str, count: u64| sign.repeat(usize::try_from(count).unwrap_or(0));
-    format!("[{}{}] ", signs("#", full), signs("-", GAUGE - full))
+    format!(" [{}{}]", signs("#", full), signs("-", GAUGE - full))
 }
 
 /// `40 s`, `3 min`: what is estimated is not told to the second when it is long.

@@ -67,7 +67,7 @@ impl Plain {
         // What began only now needs no sign of life yet.
         let mut lines = self.board.stage_lines(said, now);
         if self.board.playing_since.is_some_and(|since| since <= said) {
-            lines.extend(self.board.count(now));
+            lines.extend(self.board.count("", now));
         }
         lines
     }

@@ -150,7 +150,7 @@ fn long_work_gives_a_sign_of_life_and_short_work_none() {
     plain.hear(&started(1), at(90));
     plain.hear(&ended(1, verdict(Kind::Fail, None, None)), at(119));
     // Of the first case 70 s are left, and 40 s of the third, at two at a time.
-    assert_eq!(plain.tick(at(120)), ["1/3 cases, 1 not as expected, about 70 s to go"]);
+    assert_eq!(plain.tick(at(120)), ["1/3 cases, about 70 s to go, 1 not as expected"]);
     plain.hear(&ended(0, verdict(Kind::Pass, None, None)), at(121));
     plain.hear(&ended(2, verdict(Kind::Pass, None, None)), at(122));
     assert!(plain.tick(at(200)).is_empty(), "all ended");
