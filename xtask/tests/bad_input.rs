@@ -46,7 +46,7 @@ fn an_unknown_name_is_answered_with_the_nearest() {
     check(&["report", "1999"], 2, &["no run `1999`"]);
     check(&["run", "--jobs", "0"], 2, &["--jobs"]);
     check(&["run", "--repeat", "0"], 2, &["--repeat"]);
-    check(&["run", "--json-stream", "--quiet"], 2, &["--json-stream", "--quiet"]);
+    check(&["run", "--json-stream", "--quiet", "--kernel", "no-such"], 2, &["--json-stream", "--quiet"]);
     check(&["run", "--rev", "HEAD"], 2, &["--tree"]);
     check(&["run", "selftest/warn", "--kernel", "unguarded-6.12", "--dry-run"], 0, &["controls/anonymous"]);
 }

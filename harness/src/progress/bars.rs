@@ -159,6 +159,7 @@ mod tests {
             bars.hear(event, now);
             bars.tick(now);
         }
+        assert!(bars.bars.is_empty(), "a line that came again would stay hidden");
         std::mem::take(&mut *screen.drawings.lock().unwrap())
     }
 

@@ -112,13 +112,13 @@ mod tests {
     fn the_median_counts_and_the_unknown_is_average() {
         let runs = [
             run(&[("k", "a", "pass", 1_000), ("k", "b[fs=xfs]", "fail", 5_000)]),
-            run(&[("k", "a#2", "pass", 90_000), ("k", "a", "not-run", 1)]),
-            run(&[("k", "a", "pass", 1_200), ("other", "a", "pass", 7)]),
+            run(&[("k", "a#2", "pass", 1_100), ("k", "a", "not-run", 1), ("k", "a#2", "not-run", 2)]),
+            run(&[("k", "a", "pass", 90_000), ("other", "a", "pass", 7)]),
         ];
         let expected = Expected::learn(runs.into_iter());
         let of = |rows: &[(&'static str, &'static str)]| expected.of(rows.iter().copied());
-        assert_eq!(of(&[("k", "a"), ("k", "b[fs=xfs]"), ("k", "c")]), [1_200, 5_000, 3_100]);
-        assert_eq!(of(&[("k", "a#1"), ("k", "a#9")]), [1_200, 1_200]);
+        assert_eq!(of(&[("k", "a"), ("k", "b[fs=xfs]"), ("k", "c")]), [1_100, 5_000, 3_050]);
+        assert_eq!(of(&[("k", "a#1"), ("k", "a#9")]), [1_100, 1_100]);
         assert_eq!(of(&[("new", "a"), ("k", "c")]), [UNKNOWN_MS, UNKNOWN_MS]);
         assert_eq!(of(&[]), [] as [u64; 0]);
     }
@@ -126,22 +126,23 @@ mod tests {
     #[test]
     fn only_the_newest_runs_with_results_are_read() {
         let folder = tempfile::tempdir().unwrap();
-        for nr in 0..RUNS as u64 + 3 {
+        for nr in 0..RUNS as u64 + 4 {
             let run = folder.path().join(format!("2026-{nr}"));
             std::fs::create_dir(&run).unwrap();
             std::fs::write(run.join(".lock"), "").unwrap();
-            let row = serde_json::json!({"id": "a", "kernel": "k", "verdict": {"kind": "pass"}, "took_ms": nr});
+            let row =
+                serde_json::json!({"id": "a", "kernel": "k", "verdict": {"kind": "pass"}, "took_ms": nr + 1});
             let text = serde_json::json!({"cases": [row]}).to_string();
             // The newest died, another was stored by something else.
             match nr {
-                7 => {}
-                6 => std::fs::write(run.join(RESULTS), "{").unwrap(),
+                8 => {}
+                7 => std::fs::write(run.join(RESULTS), "{").unwrap(),
                 _ => std::fs::write(run.join(RESULTS), text).unwrap(),
             }
         }
         let expected = Expected::from_runs(&[folder.path(), Path::new("/no/such/folder"), folder.path()]);
-        // 1 to 5 are read.
-        assert_eq!(expected.of([("k", "a")].into_iter()), [3]);
+        // 2 to 6 are read.
+        assert_eq!(expected.of([("k", "a")].into_iter()), [5]);
     }
 
     proptest! {

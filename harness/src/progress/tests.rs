@@ -211,6 +211,24 @@ fn a_stream_has_every_event_as_a_line_of_its_own() {
 }
 
 #[test]
+fn the_documentation_names_every_event_and_field() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/results.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
+    for event in story() {
+        let Value::Object(mut fields) = serde_json::to_value(event).unwrap() else { panic!("no object") };
+        let name = fields.remove("event").unwrap();
+        let begin = format!("| `{}` |", name.as_str().unwrap());
+        let row =
+            rows.iter().find(|row| row.starts_with(&begin)).unwrap_or_else(|| panic!("{name} is missing"));
+        let named =
+            |field: &&String| row.contains(&format!("`{field}`")) || row.contains(&format!("`{field}[]`"));
+        let missing: Vec<&String> = fields.keys().filter(|field| !named(field)).collect();
+        assert!(missing.is_empty(), "{name}: {missing:?}");
+    }
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_is_no_error() {
     let pipe = Pipe { room: Some(3), ..Pipe::default() };
     let (mut stream, now) = (Stream::to(Box::new(pipe.clone())), Instant::now());
