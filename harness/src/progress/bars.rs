@@ -3,9 +3,12 @@
 //! say is decided elsewhere.
 
 use std::collections::BTreeMap;
+use std::io::Result;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use console::Term;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use super::board::{Board, Subject, case_line};
 use crate::events::Event;
@@ -14,6 +17,8 @@ use crate::events::Event;
 const LINE: &str = "{wide_msg}";
 /// The same, and seen to be alive.
 const LIVE_LINE: &str = "{spinner} {wide_msg}";
+/// Drawings a second, at most.
+const DRAWN_HZ: u8 = 20;
 
 /// The lines at the bottom of the terminal.
 pub(super) struct Bars {
@@ -27,7 +32,8 @@ pub(super) struct Bars {
 impl Bars {
     /// On standard error, where `print` prints too.
     pub(super) fn on_stderr(print: fn(&str)) -> Self {
-        Self::on(ProgressDrawTarget::stderr(), print)
+        let rows = Rows::of(Term::buffered_stderr());
+        Self::on(ProgressDrawTarget::term_like_with_hz(Box::new(rows), DRAWN_HZ), print)
     }
 
     fn on(target: ProgressDrawTarget, print: fn(&str)) -> Self {
@@ -90,9 +96,76 @@ fn begin(multi: &MultiProgress, subject: &Subject) -> ProgressBar {
     }
 }
 
+/// A terminal on which rows end where their text ends, and the cursor rests at the beginning of the
+/// last one. indicatif fills rows with blanks up to the edge instead: what a terminal made narrower then
+/// wraps, and the `^C` it echoes in a new row, would leave a row behind that nobody clears.
+#[derive(Debug)]
+struct Rows<T> {
+    term: T,
+    /// The row is drawn; another one begins only if there is more to be drawn.
+    is_drawn: AtomicBool,
+}
+
+impl<T: TermLike> Rows<T> {
+    fn of(term: T) -> Self {
+        Self { term, is_drawn: AtomicBool::new(false) }
+    }
+}
+
+impl<T: TermLike> TermLike for Rows<T> {
+    fn width(&self) -> u16 {
+        self.term.width()
+    }
+
+    fn height(&self) -> u16 {
+        self.term.height()
+    }
+
+    fn move_cursor_up(&self, rows: usize) -> Result<()> {
+        self.term.move_cursor_up(rows)
+    }
+
+    fn move_cursor_down(&self, rows: usize) -> Result<()> {
+        self.term.move_cursor_down(rows)
+    }
+
+    fn move_cursor_right(&self, columns: usize) -> Result<()> {
+        self.term.move_cursor_right(columns)
+    }
+
+    fn move_cursor_left(&self, columns: usize) -> Result<()> {
+        self.term.move_cursor_left(columns)
+    }
+
+    fn write_line(&self, text: &str) -> Result<()> {
+        self.term.write_line(text)
+    }
+
+    fn write_str(&self, text: &str) -> Result<()> {
+        // The blanks that follow each row, none where it is full.
+        if text.bytes().all(|byte| byte == b' ') {
+            self.is_drawn.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        if self.is_drawn.swap(false, Ordering::Relaxed) {
+            self.term.write_str("\r\n")?;
+        }
+        self.term.write_str(text)
+    }
+
+    fn clear_line(&self) -> Result<()> {
+        self.term.clear_line()
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.is_drawn.store(false, Ordering::Relaxed);
+        self.term.write_str("\r")?;
+        self.term.flush()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::Result;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
@@ -133,10 +206,7 @@ mod tests {
             self.write_str(text)
         }
         fn write_str(&self, text: &str) -> Result<()> {
-            // Blanks fill the row.
-            if !text.trim().is_empty() {
-                self.now.lock().unwrap().push(text.to_owned());
-            }
+            self.now.lock().unwrap().push(text.to_owned());
             Ok(())
         }
         fn clear_line(&self) -> Result<()> {
@@ -149,10 +219,15 @@ mod tests {
         }
     }
 
+    fn texts(pieces: &Vec<String>) -> Vec<String> {
+        pieces.iter().filter(|piece| !piece.trim().is_empty()).cloned().collect()
+    }
+
     /// What a person sees of the story on a terminal of this size.
     fn shown(width: u16, height: u16, print: fn(&str)) -> Vec<Vec<String>> {
         let screen = Screen { width, height, ..Screen::default() };
-        let mut bars = Bars::on(ProgressDrawTarget::term_like(Box::new(screen.clone())), print);
+        let rows = Rows::of(screen.clone());
+        let mut bars = Bars::on(ProgressDrawTarget::term_like(Box::new(rows)), print);
         let begun = Instant::now();
         for (nr, event) in story().iter().enumerate() {
             let now = begun + Duration::from_secs(nr as u64);
@@ -167,13 +242,25 @@ mod tests {
     fn nothing_is_wider_or_higher_than_the_terminal() {
         for (width, height) in [(200, 50), (80, 24), (40, 10), (20, 3), (12, 2), (3, 1)] {
             let drawings = shown(width, height, |_| {});
-            assert!(drawings.iter().any(|rows| rows.len() == usize::from(height.min(3))), "{width}x{height}");
-            for rows in &drawings {
+            let most = drawings.iter().map(|rows| texts(rows).len()).max();
+            assert_eq!(most, Some(usize::from(height.min(3))), "{width}x{height}");
+            for rows in drawings.iter().map(texts) {
                 assert!(rows.len() <= usize::from(height), "{width}x{height}: {rows:?}");
                 let is_narrow = |row: &String| row.chars().count() <= usize::from(width);
                 assert!(rows.iter().all(is_narrow), "{width}x{height}: {rows:?}");
             }
-            assert!(drawings.last().is_none_or(Vec::is_empty), "something is left: {drawings:?}");
+            let last = texts(drawings.last().unwrap());
+            assert!(last.is_empty(), "something is left: {last:?}");
+        }
+    }
+
+    #[test]
+    fn rows_end_with_their_text_and_the_cursor_rests_at_the_left() {
+        for pieces in shown(80, 24, |_| {}) {
+            assert_eq!(pieces.last().map(String::as_str), Some("\r"), "{pieces:?}");
+            let rows = texts(&pieces);
+            assert_eq!(pieces.concat(), format!("{}\r", rows.join("\r\n")));
+            assert!(rows.iter().all(|row| row.trim_end() == row), "{rows:?}");
         }
     }
 
