@@ -219,7 +219,7 @@ mod tests {
         }
     }
 
-    fn texts(pieces: &Vec<String>) -> Vec<String> {
+    fn texts(pieces: &[String]) -> Vec<String> {
         pieces.iter().filter(|piece| !piece.trim().is_empty()).cloned().collect()
     }
 
@@ -244,7 +244,7 @@ mod tests {
             let drawings = shown(width, height, |_| {});
             let most = drawings.iter().map(|rows| texts(rows).len()).max();
             assert_eq!(most, Some(usize::from(height.min(3))), "{width}x{height}");
-            for rows in drawings.iter().map(texts) {
+            for rows in drawings.iter().map(|rows| texts(rows)) {
                 assert!(rows.len() <= usize::from(height), "{width}x{height}: {rows:?}");
                 let is_narrow = |row: &String| row.chars().count() <= usize::from(width);
                 assert!(rows.iter().all(is_narrow), "{width}x{height}: {rows:?}");
