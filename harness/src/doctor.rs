@@ -233,7 +233,7 @@ pub fn examine(home: &Home) -> Vec<Finding> {
         |good: bool, what: &str, found: String| findings.push(Finding { good, what: what.to_owned(), found });
     let (good, found) = room(&home.cache);
     say(good, "room", found);
-    let memory = memory_gib().unwrap_or(0);
+    let memory = crate::jobs::available_mib().unwrap_or(0) >> 10;
     say(
         memory >= MEMORY_GIB,
         "memory",
@@ -283,13 +283,6 @@ fn qemu_is_new_enough(line: &str) -> bool {
 
 fn existing(path: &Path) -> &Path {
     path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
-}
-
-fn memory_gib() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib >> 20)
 }
 
 /// True when a word of the PATH is the folder; `install` says so.

@@ -168,6 +168,34 @@ impl Plan {
         }
         Ok(Self { format: 1, kernels: kernels.to_vec(), contracts: judged_by, cases })
     }
+
+    /// Plans everything that can be played `times` times: rounds, each of them kernel by kernel with its
+    /// controls first, because a case that is repeated at once meets the host in the same state. From
+    /// the second round on an id ends in `#2`, `#3`: a row and a folder of its own.
+    #[must_use]
+    pub fn repeated(self, times: u32) -> Self {
+        let mut cases = Vec::new();
+        for kernel in &self.kernels {
+            let own = || self.cases.iter().filter(|case| case.kernel == kernel.name);
+            cases.extend(own().cloned());
+            for round in 2..=times {
+                cases.extend(own().filter(|case| case.excluded.is_none()).map(|case| {
+                    let id = format!("{}#{round}", case.id);
+                    PlannedCase { setup: Setup { case: id.clone(), ..case.setup.clone() }, id, ..case.clone() }
+                }));
+            }
+        }
+        Self { cases, ..self }
+    }
+}
+
+/// The id without the round of [`Plan::repeated`].
+#[must_use]
+pub fn scenario_id(id: &str) -> &str {
+    match id.rsplit_once('#') {
+        Some((id, round)) if round.bytes().all(|byte| byte.is_ascii_digit()) => id,
+        _ => id,
+    }
 }
 
 /// The scenarios that the selectors name; all of them when there are none.

@@ -17,6 +17,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::case;
+use crate::events::Event;
 use crate::ground::{Ground, Grounds, grounds};
 use crate::home::Home;
 use crate::image;
@@ -26,7 +27,7 @@ use crate::machine::accel::{self, Accelerator};
 use crate::machine::{Cancel, Machine, QEMU, cancel_pair, default_pmem, script};
 use crate::outcome::{Exit, Interrupted};
 use crate::plan::{Plan, PlannedCase};
-use crate::progress::{Bar, Progress};
+use crate::progress::{Expected, Progress};
 use crate::record::{End, Record};
 use crate::report::{self, Circumstances, KernelUsed, Results};
 use crate::runs::{PLAN, RECORD, RESULTS, RunFolder, case_folder, remove_images};
@@ -70,14 +71,16 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Listens for SIGINT and SIGTERM. The first asks for an orderly end, the second ends at once.
+    /// Listens for SIGINT and SIGTERM. The first asks for an orderly end, the second ends at once. Tells
+    /// so where the progress goes.
     ///
     /// # Errors
     /// When no handler can be installed.
-    pub fn listen() -> Result<Self> {
+    pub fn listen(progress: &Progress) -> Result<Self> {
         let (sender, wish) = cancel_pair();
         let flag = Arc::new(AtomicBool::new(false));
         let heard = flag.clone();
+        let progress = progress.clone();
         // A thread of its own: builds are synchronous and must hear it too.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("signals".into()).spawn(move || {
@@ -91,11 +94,12 @@ impl Interrupt {
                 for count in 1.. {
                     tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
                     if count > 1 {
+                        progress.give_up();
                         std::process::exit(i32::from(Exit::Interrupted.code()));
                     }
-                    anstream::eprintln!("ending in good order (again to end at once)");
                     heard.store(true, Ordering::Relaxed);
                     let _ = sender.send(true);
+                    progress.say("ending in good order (again to end at once)");
                 }
             });
         })?;
@@ -137,9 +141,15 @@ pub struct Run<'a> {
 /// # Errors
 /// When nothing could be played: a kernel or image that cannot be built, a host without QEMU.
 pub fn run(of: Run<'_>) -> Result<(Results, std::path::PathBuf)> {
-    let Run { home, settings, .. } = of;
-    let folder = RunFolder::create(settings.results.as_deref().unwrap_or(&home.runs))?;
-    match in_folder(of, &folder) {
+    let Run { home, settings, progress, .. } = of;
+    let begun = Instant::now();
+    let runs = settings.results.as_deref().unwrap_or(&home.runs);
+    let folder = RunFolder::create(runs)?;
+    let expected = Expected::from_runs(&[runs, &home.runs]);
+    progress.tell(&Event::run_started(of.plan, &folder.path, settings.jobs, &expected));
+    let ended = in_folder(of, &folder);
+    progress.tell(&Event::run_ended(&ended, &folder.path, begun.elapsed().as_secs_f64()));
+    match ended {
         Ok(results) => {
             folder.publish()?;
             Ok((results, folder.path.clone()))
@@ -276,9 +286,6 @@ type Machines = BTreeMap<String, std::result::Result<(Machine, Built), String>>;
 
 async fn play_all(of: Run<'_>, grounds: &Grounds, folder: &RunFolder) -> Vec<Record> {
     let Run { plan, settings, progress, .. } = of;
-    let playable = plan.cases.iter().filter(|case| case.excluded.is_none()).count();
-    let bar = progress.bar("cases", Some(playable as u64));
-    let bar = &bar;
     // Kernels of which a control did not boot: none of their rows can become green, and each would
     // wait for a hello as long as the control did.
     let unbootable = &RefCell::new(BTreeMap::<&str, &str>::new());
@@ -287,8 +294,8 @@ async fn play_all(of: Run<'_>, grounds: &Grounds, folder: &RunFolder) -> Vec<Rec
         if case.excluded.is_some() {
             return (nr, Record::empty(End::Complete));
         }
-        let record =
-            try_one(of, case, &grounds[&(case.kernel.clone(), case.cpus)], folder, unbootable, bar).await;
+        let ground = &grounds[&(case.kernel.clone(), case.cpus)];
+        let record = try_one(of, (nr, case), ground, folder, unbootable).await;
         if judge::judge(case, &plan.contracts[&case.contract], &record).green && !settings.keep {
             remove_images(&case_folder(&folder.path, &case.kernel, &case.id));
         }
@@ -298,6 +305,7 @@ async fn play_all(of: Run<'_>, grounds: &Grounds, folder: &RunFolder) -> Vec<Rec
             Ok(()) => record,
             Err(error) => Record::empty(End::Fault { why: format!("{error:#}") }),
         };
+        progress.tell(&Event::case_ended(nr, judge::judge(case, &plan.contracts[&case.contract], &record)));
         (nr, record)
     });
     let mut records: Vec<(usize, Record)> = cases.buffer_unordered(settings.jobs.max(1)).collect().await;
@@ -308,11 +316,10 @@ async fn play_all(of: Run<'_>, grounds: &Grounds, folder: &RunFolder) -> Vec<Rec
 /// Plays a case unless its end is known without that.
 async fn try_one<'a>(
     of: Run<'a>,
-    case: &'a PlannedCase,
+    (nr, case): (usize, &'a PlannedCase),
     on: &std::result::Result<Ground, String>,
     folder: &RunFolder,
     unbootable: &RefCell<BTreeMap<&'a str, &'a str>>,
-    bar: &Bar,
 ) -> Record {
     let Run { settings, progress, interrupt, .. } = of;
     let ground = match on {
@@ -327,11 +334,10 @@ async fn try_one<'a>(
             why: format!("the guest of the control {control} did not boot"),
         });
     }
-    let name = format!("{} on {}", case.id, case.kernel);
-    let say = |what: &str| bar.note(&format!("{name}: {what}"));
+    progress.tell(&Event::case_started(nr, case));
+    let say = |what: &str| progress.tell(&Event::CaseDoing { nr, what: what.to_owned() });
     let seed = seed_of(settings.seed, &case.kernel, &case.id);
     let played = play(case, ground, seed, folder, interrupt.wish(), &say).await;
-    bar.step(&name);
     let record = played.unwrap_or_else(|error| Record::empty(End::Fault { why: format!("{error:#}") }));
     if let Some(why) = ground.heed(&record) {
         progress.say(why);

@@ -63,7 +63,7 @@ pub(crate) fn main(bench: &Bench, home: &Home) -> Result<Exit> {
     let (What::Boot { how, .. } | What::Machines { how, .. }) = &bench.what;
     let progress = Progress::new(how.quiet);
     doctor::provide(false, &progress)?;
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen(&progress)?;
     let settings = how.settings();
     match &bench.what {
         What::Boot { kernel, rounds, json, .. } => {

@@ -140,7 +140,7 @@ fn show(built: &Built, current: bool) {
 fn build_all(build: &Build, home: &Home) -> Result<Exit> {
     let requests = build.which.requests(home)?;
     let progress = Progress::new(build.quiet);
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen(&progress)?;
     let options = Options { offline: build.offline, jobs: build.jobs.map(usize::from) };
     for request in &requests {
         let built = kernel::ensure(home, request, &options, &progress, interrupt.flag())?;

@@ -25,6 +25,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use holdfast::home::Home;
 use holdfast::outcome::Exit;
+use holdfast::progress::print;
 
 /// See on a real kernel what happens when a file whose DAX pages a device has pinned is truncated.
 #[derive(Debug, Parser)]
@@ -63,7 +64,7 @@ fn main() -> ExitCode {
         dispatch(&cli.command, &home)
     });
     let exit = result.unwrap_or_else(|error| {
-        anstream::eprintln!("error: {error:#}");
+        print(&format!("error: {error:#}"));
         Exit::of_error(&error)
     });
     ExitCode::from(exit.code())

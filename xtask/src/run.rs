@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use holdfast::contract::Contracts;
 use holdfast::doctor;
 use holdfast::home::Home;
+use holdfast::jobs::Jobs;
 use holdfast::machine::accel::{Kind, Wish};
 use holdfast::outcome::{Exit, bad_input};
 use holdfast::plan::{Plan, PlanFile};
@@ -39,6 +40,12 @@ pub(crate) struct Run {
     /// Install missing Debian packages first (needs root)
     #[arg(long)]
     install: bool,
+    /// Play every case this many times; all rounds of a case have rows of their own (CASE#2)
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repeat: u32,
+    /// Print each event as a line of JSON, and nothing else (docs/results.md)
+    #[arg(long, conflicts_with_all = ["quiet", "dry_run"])]
+    json_stream: bool,
     /// Show what would be run, and run nothing
     #[arg(long)]
     dry_run: bool,
@@ -56,7 +63,7 @@ pub(crate) struct How {
     /// Kernel arguments to add
     #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
     pub(crate) append: String,
-    /// Cases at the same time [default: one a core]
+    /// Cases at the same time [default: one a core, as far as free memory reaches]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) jobs: Option<u16>,
     /// Keep the pmem images of passes too
@@ -71,7 +78,7 @@ pub(crate) struct How {
     /// What QEMU executes with
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub(crate) accel: Accel,
-    /// No progress, only results
+    /// No progress, only what is worth a line and the results
     #[arg(long, short)]
     pub(crate) quiet: bool,
 }
@@ -88,13 +95,17 @@ pub(crate) enum Accel {
 }
 
 impl How {
+    /// What was asked for is obeyed; otherwise what fits.
+    fn jobs(&self) -> Jobs {
+        self.jobs.map_or_else(Jobs::usual, |jobs| Jobs { count: jobs.into(), why: None })
+    }
+
     /// As the library takes it.
     pub(crate) fn settings(&self) -> Settings {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Settings {
             results: self.results.clone(),
             offline: self.offline,
-            jobs: self.jobs.map_or(cores, usize::from),
+            jobs: self.jobs().count,
             keep: self.keep,
             cold: self.cold,
             seed: self.seed.unwrap_or_else(seed_of_now),
@@ -126,6 +137,8 @@ impl Run {
             kernels: Kernels::default(),
             how,
             install: false,
+            repeat: 1,
+            json_stream: false,
             dry_run: false,
         }
     }
@@ -156,7 +169,8 @@ fn planned(run_args: &Run, home: &Home) -> Result<(Plan, Requests)> {
         (false, true) => plan_file.cases,
         (false, false) => run_args.cases.clone(),
     };
-    Ok((Plan::make(&scenarios, &contracts, &kernels, &selectors)?, requests))
+    let plan = Plan::make(&scenarios, &contracts, &kernels, &selectors)?;
+    Ok((plan.repeated(run_args.repeat), requests))
 }
 
 /// Adds scenarios named by path that lie outside Holdfast's own folder.
@@ -175,12 +189,19 @@ fn own_files(cases: &[String], home: &Home, contracts: &Contracts, all: &mut Vec
 /// Runs, prints the report, and says where the run's folder is.
 pub(crate) fn play(run_args: &Run, home: &Home) -> Result<(Exit, PathBuf)> {
     let (plan, requests) = planned(run_args, home)?;
-    let progress = Progress::new(run_args.how.quiet);
+    let progress =
+        if run_args.json_stream { Progress::json_stream() } else { Progress::new(run_args.how.quiet) };
     doctor::provide(run_args.install && !run_args.how.offline, &progress)?;
-    let interrupt = Interrupt::listen()?;
-    let settings = &run_args.how.settings();
+    let interrupt = Interrupt::listen(&progress)?;
+    let jobs = run_args.how.jobs();
+    if let Some(why) = jobs.why {
+        progress.say(why);
+    }
+    let settings = &Settings { jobs: jobs.count, ..run_args.how.settings() };
     let (plan, requests, progress, interrupt) = (&plan, &requests, &progress, &interrupt);
     let (results, folder) = run(library::Run { home, plan, requests, settings, progress, interrupt })?;
-    outln!("{}", render(&results, &folder));
+    if !run_args.json_stream {
+        outln!("{}", render(&results, &folder));
+    }
     Ok((exit(results.exit), folder))
 }

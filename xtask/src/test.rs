@@ -9,7 +9,7 @@ use holdfast::doctor;
 use holdfast::flip::flip;
 use holdfast::home::Home;
 use holdfast::outcome::{Exit, bad_input};
-use holdfast::progress::Progress;
+use holdfast::progress::{Progress, print};
 
 use crate::run::{How, Run};
 use crate::selftest::tell;
@@ -88,7 +88,7 @@ fn cargo(home: &Home, name: &str, arguments: &[&str], test: &Test) -> Result<boo
     }
     let status = command.status().context("cannot run cargo")?;
     if !status.success() {
-        anstream::eprintln!("error: {name}: cargo {}: {status}", arguments.join(" "));
+        print(&format!("error: {name}: cargo {}: {status}", arguments.join(" ")));
     }
     Ok(status.success())
 }

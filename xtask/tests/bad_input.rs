@@ -4,7 +4,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
 
 fn holdfast(cache: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -43,6 +45,8 @@ fn an_unknown_name_is_answered_with_the_nearest() {
     check(&["run", "no-such.yaml"], 2, &["cannot open the scenario no-such.yaml"]);
     check(&["report", "1999"], 2, &["no run `1999`"]);
     check(&["run", "--jobs", "0"], 2, &["--jobs"]);
+    check(&["run", "--repeat", "0"], 2, &["--repeat"]);
+    check(&["run", "--json-stream", "--quiet", "--kernel", "no-such"], 2, &["--json-stream", "--quiet"]);
     check(&["run", "--rev", "HEAD"], 2, &["--tree"]);
     check(&["run", "selftest/warn", "--kernel", "unguarded-6.12", "--dry-run"], 0, &["controls/anonymous"]);
 }
@@ -86,6 +90,50 @@ fn without_a_network_it_says_what_it_would_have_fetched() {
         &["offline", "linux-source-6.12"],
     );
     check(&["kernel", "build", "mainline-6.12", "--offline"], 125, &["offline", "linux-source-6.12"]);
+}
+
+#[test]
+fn a_stream_is_json_and_nothing_else_also_when_nothing_can_be_built() {
+    let folder = tempfile::tempdir().unwrap();
+    let cases = ["run", "controls/anonymous", "--kernel", "mainline-6.12", "--offline", "--json-stream"];
+    let mut command = holdfast(folder.path(), &cases);
+    let output = command.arg("--results").arg(folder.path().join("runs")).output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "a message is an event");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!((names[0], *names.last().unwrap()), ("run_started", "run_ended"), "{text}");
+    assert_eq!(events.last().unwrap()["exit"], 125);
+    // Nothing was started, and yet the case has an end.
+    assert!(!names.contains(&"case_started"), "{text}");
+    let ended = events.iter().find(|event| event["event"] == "case_ended").unwrap();
+    assert_eq!((&ended["verdict"]["kind"], &ended["took_ms"]), (&"infra".into(), &0.into()), "{text}");
+}
+
+#[test]
+fn a_reader_that_is_gone_is_no_panic() {
+    for arguments in [&["run", "--kernel", "no-such"][..], &["list"], &["run", "--all", "--dry-run"]] {
+        let cache = tempfile::tempdir().unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = holdfast(cache.path(), arguments);
+        let status = command.stdout(writer.try_clone().unwrap()).stderr(writer).stdin(Stdio::null()).status();
+        let expected = if arguments.contains(&"no-such") { 2 } else { 0 };
+        assert_eq!(status.unwrap().code(), Some(expected), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_repeated_run_has_rows_of_its_own_in_rounds() {
+    let cache = tempfile::tempdir().unwrap();
+    let run = ["run", "pin/rdma-on-fsdax[fs=xfs]", "--kernel", "mainline-6.12", "--dry-run", "--repeat", "2"];
+    let (code, text) = outcome(&holdfast(cache.path(), &run).output().unwrap());
+    assert_eq!(code, 0, "{text}");
+    let ids: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    let round = ["controls/anonymous", "controls/devdax", "pin/rdma-on-fsdax[fs=xfs]"];
+    let again = round.map(|id| format!("{id}#2"));
+    assert_eq!(ids, [&round[..], &again.each_ref().map(String::as_str)].concat());
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn build(home: &Home, offline: bool) -> Result<PathBuf> {
     let target = home.data.join("target/agent");
     let path = target.join(TARGET).join("release/holdfast-agent");
     if !path.exists() {
-        eprintln!("building the guest's agent (once; about a minute)");
+        crate::progress::print("building the guest's agent (once; about a minute)");
     }
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)

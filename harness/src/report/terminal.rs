@@ -101,15 +101,19 @@ fn rows(results: &Results, kernels: &[&str]) -> Table {
 }
 
 fn cell(case: &CaseResult) -> String {
-    let kind = case.verdict.kind;
-    let (style, word) = match (case.green, kind) {
+    let (style, word) = word(case.verdict.kind, case.green);
+    format!("{style}{word}{style:#}")
+}
+
+/// A verdict as it is shown, in the table and while the run goes on.
+pub(crate) fn word(kind: Kind, green: bool) -> (Style, String) {
+    match (green, kind) {
         (true, Kind::NotApplicable) => (DIM, "-".to_owned()),
         (true, Kind::Pass) => (GREEN, "pass".to_owned()),
         (true, kind) => (GREEN, format!("{} (declared)", kind.name())),
         (false, Kind::Inconclusive | Kind::NotRun) => (YELLOW, kind.name().to_owned()),
         (false, kind) => (RED, kind.name().to_uppercase()),
-    };
-    format!("{style}{word}{style:#}")
+    }
 }
 
 fn clauses(results: &Results, kernels: &[&str]) -> Table {
