@@ -3,7 +3,7 @@
 
 use holdfast_protocol::{Access, Handle, Outcome, pattern_byte};
 
-use super::length;
+use super::{differs, length};
 use crate::actor::{Actor, Done, Stop, Thing, not_issued, wrong_thing};
 use crate::sys::Mapping;
 use crate::verbs::{Direction, Remote};
@@ -88,14 +88,13 @@ pub(crate) fn read(actor: &Actor, aid: &Aid, at_kib: u64, len_kib: u64, seed: u8
     // Other bytes than the wanted ones, so that a read that copies nothing is seen.
     let local = buffer(len, |offset| !pattern_byte(seed, offset + at as u64))?;
     let received = transfer(actor, aid, Direction::Read, local, at as u64);
-    let differs = local.look(0, len, |offset, got| {
-        let at = offset + at as u64;
-        let want = pattern_byte(seed, at);
-        (got != want).then_some(Outcome::Differs { at, want, got })
-    });
+    let other = local.find_other(0, len, |offset, got| got == pattern_byte(seed, offset + at as u64));
     local.unmap()?;
     received?;
-    differs.flatten().map_or_else(|| Ok(Done::default()), |differs| Err(Stop(differs)))
+    match other.flatten() {
+        Some((offset, got)) => Err(Stop(differs(seed, offset + at as u64, got))),
+        None => Ok(Done::default()),
+    }
 }
 
 /// Memory of this process for the local side of a transfer. Faulted in at once: a page after the other is
