@@ -141,9 +141,9 @@ pub(crate) fn read_range(fd: &impl AsFd, on: Place, at: u64, len: usize) -> Resu
             Some(fd.as_fd()),
             0,
         )?;
-        let _ = whole.look(whole.len() - len, len, |offset, byte| {
+        let _ = whole.find_other(whole.len() - len, len, |offset, byte| {
             found[usize::try_from(offset - at).unwrap_or(0)] = byte;
-            None::<()>
+            true
         });
         whole.unmap()?;
         return Ok(found);

@@ -3,9 +3,9 @@
 
 use std::os::fd::AsFd;
 
-use holdfast_protocol::{Handle, MapFlag, Outcome, pattern_byte};
+use holdfast_protocol::{Handle, MapFlag, pattern_byte};
 
-use super::{bytes, length};
+use super::{bytes, differs, length};
 use crate::actor::{Actor, Done, Stop, Thing, not_issued};
 use crate::sys::Mapping;
 
@@ -66,13 +66,10 @@ pub(crate) fn compare(
     len_kib: u64,
     seed: u8,
 ) -> Result<Done, Stop> {
-    let differs = |at: u64, got: u8| {
-        let want = pattern_byte(seed, at);
-        (got != want).then_some(Outcome::Differs { at, want, got })
-    };
-    let found = actor.map(handle)?.look(length(at_kib)?, length(len_kib)?, differs);
+    let wanted = |at: u64, got: u8| got == pattern_byte(seed, at);
+    let found = actor.map(handle)?.find_other(length(at_kib)?, length(len_kib)?, wanted);
     match found.ok_or_else(|| outside(handle))? {
-        Some(differs) => Err(Stop(differs)),
+        Some((at, got)) => Err(Stop(differs(seed, at, got))),
         None => Ok(Done::default()),
     }
 }

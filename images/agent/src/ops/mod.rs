@@ -34,11 +34,14 @@ pub(crate) fn pattern(seed: u8, offset: u64, len: usize) -> Vec<u8> {
 
 /// The first byte of `found`, which begins at `offset`, that is not the pattern's.
 pub(crate) fn difference(seed: u8, offset: u64, found: &[u8]) -> Option<Outcome> {
-    let wrong = |(&got, at): (&u8, u64)| {
-        let want = pattern_byte(seed, at);
-        (got != want).then_some(Outcome::Differs { at, want, got })
-    };
-    found.iter().zip(offset..).find_map(wrong)
+    let wrong = |(&got, at): (&u8, u64)| got != pattern_byte(seed, at);
+    let index = found.iter().zip(offset..).position(wrong)?;
+    Some(differs(seed, offset + index as u64, found[index]))
+}
+
+/// What is to be said of a byte that is not the pattern's.
+pub(crate) fn differs(seed: u8, at: u64, got: u8) -> Outcome {
+    Outcome::Differs { at, want: pattern_byte(seed, at), got }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Memory regions and transfers between actors.
 
-use holdfast_protocol::{Access, Handle, Outcome};
+use holdfast_protocol::{Access, Handle, Outcome, pattern_byte};
 
-use super::{difference, length};
+use super::{differs, length};
 use crate::actor::{Actor, Done, Stop, Thing, not_issued, wrong_thing};
 use crate::sys::Mapping;
 use crate::verbs::{Direction, Remote};
@@ -76,25 +76,38 @@ fn gid_index(actor: &Actor) -> Result<u32, Stop> {
 /// RDMA WRITE of a pattern, whose offsets are those of the region.
 pub(crate) fn write(actor: &Actor, aid: &Aid, at_kib: u64, len_kib: u64, seed: u8) -> Result<Done, Stop> {
     let (at, len) = (length(at_kib)?, length(len_kib)?);
-    let local = Mapping::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, None, 0)?;
-    let _ = local.store(0, len, |offset| holdfast_protocol::pattern_byte(seed, offset + at as u64));
-    transfer(actor, aid, Direction::Write, local, at as u64)?;
-    Ok(Done::default())
+    let local = buffer(len, |offset| pattern_byte(seed, offset + at as u64))?;
+    let sent = transfer(actor, aid, Direction::Write, local, at as u64);
+    local.unmap()?;
+    sent.map(|()| Done::default())
 }
 
 /// RDMA READ, compared with a pattern.
 pub(crate) fn read(actor: &Actor, aid: &Aid, at_kib: u64, len_kib: u64, seed: u8) -> Result<Done, Stop> {
     let (at, len) = (length(at_kib)?, length(len_kib)?);
-    let local = Mapping::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, None, 0)?;
     // Other bytes than the wanted ones, so that a read that copies nothing is seen.
-    let _ = local.store(0, len, |offset| !holdfast_protocol::pattern_byte(seed, offset + at as u64));
-    let found = transfer(actor, aid, Direction::Read, local, at as u64)?;
-    difference(seed, at as u64, &found).map_or_else(|| Ok(Done::default()), |differs| Err(Stop(differs)))
+    let local = buffer(len, |offset| !pattern_byte(seed, offset + at as u64))?;
+    let received = transfer(actor, aid, Direction::Read, local, at as u64);
+    let other = local.find_other(0, len, |offset, got| got == pattern_byte(seed, offset + at as u64));
+    local.unmap()?;
+    received?;
+    match other.flatten() {
+        Some((offset, got)) => Err(Stop(differs(seed, offset + at as u64, got))),
+        None => Ok(Done::default()),
+    }
 }
 
-/// Registers the local buffer, transfers, lets the buffer go: no pin of ours stays behind. Returns
-/// the buffer's bytes after a read.
-fn transfer(actor: &Actor, aid: &Aid, direction: Direction, local: Mapping, at: u64) -> Result<Vec<u8>, Stop> {
+/// Memory of this process for the local side of a transfer. Faulted in at once: a page after the other is
+/// slow where the machine is emulated.
+fn buffer(len: usize, byte: impl Fn(u64) -> u8) -> Result<Mapping, Stop> {
+    let local = Mapping::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, None, 0)?;
+    local.populate(true)?;
+    let _ = local.store(0, len, byte);
+    Ok(local)
+}
+
+/// Registers the local buffer, transfers, lets go of the region: no pin of ours stays behind.
+fn transfer(actor: &Actor, aid: &Aid, direction: Direction, local: Mapping, at: u64) -> Result<(), Stop> {
     let target = aid.region.as_ref().ok_or_else(|| not_issued("that memory region was never registered"))?;
     let device = actor.device()?;
     let (pair, _) = actor
@@ -106,21 +119,10 @@ fn transfer(actor: &Actor, aid: &Aid, direction: Direction, local: Mapping, at: 
     let region = device.register(local, LOCAL_WRITE)?;
     let status = device.transfer(pair, direction, (local, &region), len, remote);
     let let_go = region.deregister();
-    let mut found = Vec::new();
-    if direction == Direction::Read {
-        found.reserve(local.len());
-        let _ = local.look(0, local.len(), |_, byte| {
-            found.push(byte);
-            None::<()>
-        });
-    }
-    local.unmap()?;
     match status?.as_str() {
-        "SUCCESS" => {}
-        status => return Err(Stop(Outcome::Completion(status.to_owned()))),
+        "SUCCESS" => Ok(let_go?),
+        status => Err(Stop(Outcome::Completion(status.to_owned()))),
     }
-    let_go?;
-    Ok(found)
 }
 
 #[cfg(test)]
