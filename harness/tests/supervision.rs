@@ -65,6 +65,7 @@ fn fake_qemu() {
     loop {
         let order: Order = read_frame(&mut agent).unwrap();
         let reply = match order {
+            Order::Settle => Reply::Settled,
             Order::CheckConfig { .. } => Reply::Config(Vec::new()),
             Order::Prepare(_) if mode == "refuses" => Reply::Refused { why: "no room".into() },
             Order::Prepare(_) => Reply::Prepared(Vec::new()),

@@ -41,6 +41,17 @@ pub async fn check_config(vm: &mut Vm, requests: &[(String, String)]) -> Result<
     }
 }
 
+/// Lets the guest finish what a boot leaves going on: what is saved with it would happen in every copy.
+///
+/// # Errors
+/// See [`Broken`].
+pub async fn settle(vm: &mut Vm) -> Result<(), Broken> {
+    match vm.exchange(&Order::Settle, ANSWER_DEADLINE).await? {
+        Reply::Settled => Ok(()),
+        other => Err(unexpected(&other)),
+    }
+}
+
 /// Gives the guest the time and randomness of its own.
 ///
 /// # Errors

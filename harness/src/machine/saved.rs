@@ -314,6 +314,7 @@ async fn get_ready_and_save(
     let hello = ready::hello(vm).await?;
     let after_ms = u64::try_from(vm.age().as_millis()).unwrap_or(u64::MAX);
     let config = ready::check_config(vm, requests).await?;
+    ready::settle(vm).await?;
     vm.save(SAVE_DEADLINE).await?;
     Ok((hello, config, after_ms))
 }

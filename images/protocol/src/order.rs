@@ -23,6 +23,8 @@ pub enum Order {
         /// Goes into the kernel's random number generator, which is then made to draw from it.
         seed: u64,
     },
+    /// Wait for what a boot leaves going on, before the machine is saved with it: [`Reply::Settled`].
+    Settle,
     /// Compare requested options with `/proc/config.gz`: [`Reply::Config`].
     CheckConfig {
         /// Option name without `CONFIG_`, and its requested value (`y`, `n`, `m`, a number, a quoted string).
@@ -81,6 +83,8 @@ pub enum Reply {
     Hello(Hello),
     /// To [`Order::Wake`].
     Awake(Awake),
+    /// To [`Order::Settle`].
+    Settled,
     /// To [`Order::CheckConfig`]: the options that differ.
     Config(Vec<ConfigMismatch>),
     /// To [`Order::Prepare`]: what the declared files really are.

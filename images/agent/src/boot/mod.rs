@@ -100,7 +100,6 @@ fn get_ready(started_ms: u64, progress: &Progress) -> (Hello, Session) {
         gid_index: None,
         trouble: "the agent's preparation died".to_owned(),
     });
-    settle_clock(progress);
     let boot_id = procfs::boot_id();
     let stage = Stage { boot_id: boot_id.clone(), ..stage(&pmem, &rdma) };
     let session = timed("session", || Session::new(stage, progress.clone()));
@@ -135,7 +134,7 @@ fn get_ready(started_ms: u64, progress: &Progress) -> (Hello, Session) {
 
 /// Waits until the kernel has measured the processor's clock for good, which takes it a second (its work
 /// `tsc_refine_calibration_work()`): it then stops the machine to change over to it, and says so in the log.
-fn settle_clock(progress: &Progress) {
+pub(crate) fn settle_clock(progress: &Progress) {
     let limit = progress.within(CLOCK_TIMEOUT);
     let provisional = || std::fs::read_to_string(CLOCK_SOURCE).is_ok_and(|name| name.trim() == "tsc-early");
     while provisional() && !limit.is_over() {

@@ -23,6 +23,7 @@ use holdfast_protocol::{
 use nix::mount::{MntFlags, umount2};
 use nix::time::{ClockId, clock_gettime, clock_settime};
 
+use crate::boot;
 use crate::clock::now_ms;
 use crate::oracles::Eyes;
 use crate::progress::{Progress, Watch};
@@ -162,6 +163,12 @@ impl Session {
         self.cast.reap();
         let reply = match order {
             Order::Wake { unix_ns, seed } => self.wake(unix_ns, seed).map(Reply::Awake),
+            Order::Settle => {
+                if self.stage.in_guest {
+                    boot::settle_clock(&self.progress);
+                }
+                Ok(Reply::Settled)
+            }
             Order::CheckConfig { requests } => procfs::config_mismatches(&requests).map(Reply::Config),
             Order::Prepare(setup) => self.prepare(setup).map(Reply::Prepared),
             Order::Do { step, actor, op, wait_ms } => {
