@@ -31,6 +31,10 @@ const TICK_US: u64 = 2_000;
 /// How late a tick may be before it shows a stall, in microseconds.
 const SLACK_US: u64 = 8_000;
 
+/// From what length on a stall is surely the host's doing, in microseconds: the kernel's own longest stretches
+/// without scheduling, at the boot (page structures, zeroed journals), are shorter.
+const STOP_US: u64 = 50_000;
+
 /// How many stalls are remembered; the oldest are merged into one sum.
 const STALLS_KEPT: usize = 8_192;
 
@@ -93,6 +97,14 @@ impl Book {
     }
 }
 
+impl Book {
+    /// The long stalls between two moments together.
+    fn stopped_between(&self, from_us: u64, to_us: u64) -> u64 {
+        let long = self.stalls.iter().filter(|stall| stall.len_us() >= STOP_US);
+        long.map(|stall| stall.to_us.min(to_us).saturating_sub(stall.from_us.max(from_us))).sum()
+    }
+}
+
 impl Stall {
     const fn len_us(self) -> u64 {
         self.to_us - self.from_us
@@ -138,6 +150,14 @@ impl Progress {
         let (book, now_us) = (lock(&self.book), now_us());
         let until = |at_ms: u64| book.stalled_until(at_ms.saturating_mul(1000), now_us);
         (until(at_ms + took_ms).saturating_sub(until(at_ms)) / 1000).min(took_ms)
+    }
+
+    /// As [`Progress::stalled_ms`], of what is surely the host's doing only. For measuring how fast a guest
+    /// is: there it is patience to count too little, where in a wait it is to count too much.
+    #[must_use]
+    pub(crate) fn stopped_ms(&self, at_ms: u64, took_ms: u64) -> u64 {
+        let stopped_us = lock(&self.book).stopped_between(at_ms * 1000, (at_ms + took_ms) * 1000);
+        (stopped_us / 1000).min(took_ms)
     }
 
     /// A wait that begins now.
@@ -233,6 +253,16 @@ mod tests {
         let table = [(0, 0), (4_000, 0), (5_000, 1_000), (1_004_000, 1_000_000), (1_008_000, 1_000_000)];
         assert_eq!(table.map(|(at, _)| until(at)), table.map(|(_, want)| want));
         assert_eq!((until(1_009_000), until(9_000_000)), (1_001_000, 1_998_000));
+    }
+
+    #[test]
+    fn only_long_stalls_are_surely_the_hosts() {
+        let book = book(&[2_000, 30_000, 32_000, 92_000]);
+        assert_eq!(book.stalls.iter().map(|stall| stall.len_us()).collect::<Vec<_>>(), [26_000, 58_000]);
+        let table = [(0, 100_000, 58_000), (0, 20_000, 0), (40_000, 50_000, 10_000), (95_000, 99_000, 0)];
+        for (from, to, want) in table {
+            assert_eq!(book.stopped_between(from, to), want, "{from} to {to}");
+        }
     }
 
     #[test]

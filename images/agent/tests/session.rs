@@ -297,6 +297,19 @@ fn an_actor_killed_within_a_call_is_reported_and_stays_gone() {
 }
 
 #[test]
+fn an_end_that_comes_between_two_orders_is_noted_when_it_comes() {
+    let mut guest = Guest::ready();
+    guest.hang();
+    let pids = actors_in(&guest.folder());
+    let patient = pids.iter().find(|pid| look_of(pid).0 == "patient").unwrap();
+    signal_to("KILL", patient);
+    std::thread::sleep(Duration::from_secs(1));
+    let fact = guest.fact(&Order::Await { step: "hang".to_owned(), wait_ms: WAIT_MS });
+    assert_eq!(fact.outcome, Outcome::Killed("SIGKILL".to_owned()));
+    assert!((WATCH_MS..1_000).contains(&fact.took_ms), "{fact:?}");
+}
+
+#[test]
 fn an_actor_can_end_itself() {
     let mut guest = Guest::ready();
     assert_eq!(guest.act("exit", "owner", Op::Exit { code: 3 }), Outcome::Exited(3));

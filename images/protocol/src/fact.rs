@@ -238,7 +238,7 @@ pub struct Oracles {
     pub umount: Vec<UmountFact>,
     /// The kernel log from the case's mark on, its last line included.
     pub log: Vec<LogLine>,
-    /// The mark at the beginning of the window was still in the log.
+    /// The mark at the beginning of the window was still in the log, and so was all that followed it.
     pub log_mark_found: bool,
     /// `/proc/sys/kernel/tainted` before and after.
     pub taint: (u64, u64),

@@ -25,6 +25,8 @@ pub(super) struct Player {
     /// How it ended.
     pub(super) end: Option<End>,
     process: Process,
+    /// It was started before it had a part.
+    pub(super) was_spare: bool,
     /// Its end of the stream is closed: only the process is left to wait for.
     hung_up: bool,
 }
@@ -100,15 +102,17 @@ impl Cast {
                 break;
             }
         }
-        let process = match process {
-            Some(spare) => spare,
-            None => {
-                let mut fresh = self.spawn().map_err(|error| format!("starting actor {name}: {error}"))?;
-                write_frame(&mut fresh.stream, &call).map_err(|error| format!("actor {name}: {error}"))?;
-                fresh
-            }
-        };
-        self.players.insert(name, Player { busy: None, end: None, process, hung_up: false });
+        let Some(process) = process else { return self.start_new(name, &call) };
+        let player = Player { busy: None, end: None, process, was_spare: true, hung_up: false };
+        self.players.insert(name, player);
+        Ok(())
+    }
+
+    fn start_new(&mut self, name: String, call: &Call) -> Result<(), String> {
+        let mut process = self.spawn().map_err(|error| format!("starting actor {name}: {error}"))?;
+        write_frame(&mut process.stream, call).map_err(|error| format!("actor {name}: {error}"))?;
+        let player = Player { busy: None, end: None, process, was_spare: false, hung_up: false };
+        self.players.insert(name, player);
         Ok(())
     }
 

@@ -107,20 +107,32 @@ impl Session {
 
     /// Starts all actors, then waits for all of them: their start-up overlaps.
     fn start_actors(&mut self, actors: std::collections::BTreeMap<String, ActorSetup>) -> Result<(), String> {
-        let names: Vec<String> = actors.keys().cloned().collect();
-        for (name, setup) in actors {
-            let part = Part { name, setup, files: self.files.clone(), rdma: self.stage.rdma.clone() };
-            self.cast.start(part)?;
+        let files = self.files.clone();
+        let rdma = self.stage.rdma.clone();
+        let part = |name: &str, setup: &ActorSetup| Part {
+            name: name.to_owned(),
+            setup: setup.clone(),
+            files: files.clone(),
+            rdma: rdma.clone(),
+        };
+        for (name, setup) in &actors {
+            self.cast.start(part(name, setup))?;
         }
         let limit = self.progress.within(ACTOR_TIMEOUT);
-        for name in &names {
-            match self.cast.hear(name, &limit) {
-                Heard::Answer(Answer { outcome: Outcome::NotIssued { why }, .. }) => {
-                    return Err(format!("actor {name}: {why}"));
+        for (name, setup) in &actors {
+            loop {
+                match self.cast.hear(name, &limit) {
+                    Heard::Answer(Answer { outcome: Outcome::NotIssued { why }, .. }) => {
+                        return Err(format!("actor {name}: {why}"));
+                    }
+                    Heard::Answer(_) => break,
+                    // A spare one that was dying when it was taken: another in its place.
+                    Heard::Gone(_) if self.cast.players.get(name).is_some_and(|player| player.was_spare) => {
+                        self.cast.start(part(name, setup))?;
+                    }
+                    Heard::Gone(end) => return Err(format!("actor {name} ended at once: {:?}", end.outcome)),
+                    Heard::Silence => return Err(format!("actor {name} is not ready after {ACTOR_TIMEOUT:?}")),
                 }
-                Heard::Answer(_) => {}
-                Heard::Gone(end) => return Err(format!("actor {name} ended at once: {:?}", end.outcome)),
-                Heard::Silence => return Err(format!("actor {name} is not ready after {ACTOR_TIMEOUT:?}")),
             }
         }
         Ok(())
