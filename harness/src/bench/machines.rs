@@ -22,7 +22,7 @@ use crate::machine::{Saved, floor};
 use crate::outcome::{Interrupted, bad_input};
 use crate::plan::{Plan, PlannedCase};
 use crate::progress::Progress;
-use crate::record::{Origin, Record};
+use crate::record::{Origin, Phases, Record};
 use crate::run::{self, Interrupt, Run, Settings};
 use crate::scratch::{self, Scratch};
 
@@ -132,7 +132,7 @@ pub fn machines(
     let rounds = amount.rounds as usize;
     let alone = |cold| Settings { jobs: 1, cold, ..settings.clone() };
     let ready =
-        |records: &[Record]| records.iter().map(|record| record.phases.machine_ms).collect::<Vec<u64>>();
+        |samples: &[Sample]| samples.iter().map(|sample| sample.phases.machine_ms).collect::<Vec<u64>>();
     let cold_ms = ready(&bench.play(shorts[0], rounds, &alone(true))?.0);
     let (save_ms, saved_bytes) = bench.saves(amount.rounds)?;
     let mut all = bench.play(shorts[0], rounds, &alone(false))?.0;
@@ -169,10 +169,23 @@ pub fn machines(
         restore_ms,
         saved_bytes,
         short,
-        qemu_peak_kib: all.iter().map(|record| record.qemu_peak_kib).max().unwrap_or(0),
+        qemu_peak_kib: all.iter().map(|sample| sample.qemu_peak_kib).max().unwrap_or(0),
         host_peak_kib: memory_kib("VmHWM:"),
         host_after_batch_kib,
     })
+}
+
+/// What is kept of a case: this process's memory is measured, too.
+struct Sample {
+    phases: Phases,
+    took_ms: u64,
+    qemu_peak_kib: u64,
+}
+
+impl Sample {
+    fn of(record: &Record) -> Self {
+        Self { phases: record.phases, took_ms: record.took_ms, qemu_peak_kib: record.qemu_peak_kib }
+    }
 }
 
 struct Bench<'a> {
@@ -190,7 +203,7 @@ impl Bench<'_> {
     }
 
     /// An ordinary run of one case, so many times; its records, and how long the cases took.
-    fn play(&self, case: &PlannedCase, times: usize, settings: &Settings) -> Result<(Vec<Record>, u64)> {
+    fn play(&self, case: &PlannedCase, times: usize, settings: &Settings) -> Result<(Vec<Sample>, u64)> {
         let cases = (0..times).map(|nr| PlannedCase { id: format!("{} {nr}", case.id), ..case.clone() });
         let plan = &Plan { cases: cases.collect(), ..self.plan.clone() };
         let Self { home, requests, progress, interrupt, .. } = *self;
@@ -204,7 +217,8 @@ impl Bench<'_> {
             ensure!(record.machine == origin, "{} was {:?}: {}", case.id, record.machine, record.cold_because);
         }
         fs::remove_dir_all(&folder)?;
-        Ok((records, (results.playing_s * 1000.0) as u64))
+        let samples = records.iter().map(Sample::of).collect();
+        Ok((samples, (results.playing_s * 1000.0) as u64))
     }
 
     /// Machines saved into a cache of their own; how long that took, and the size of one.
@@ -237,21 +251,21 @@ impl Bench<'_> {
 }
 
 impl Short {
-    fn of(records: &[Record], took_ms: u64) -> Self {
-        let phase = |of: fn(&Record) -> u64| median(&records.iter().map(of).collect::<Vec<u64>>());
+    fn of(samples: &[Sample], took_ms: u64) -> Self {
+        let phase = |of: fn(&Sample) -> u64| median(&samples.iter().map(of).collect::<Vec<u64>>());
         let phases = [
-            ("1 restore", phase(|record| record.phases.machine_ms)),
-            ("2 prepare", phase(|record| record.phases.prepare_ms)),
-            ("3 ops", phase(|record| record.phases.steps_ms)),
-            ("4 oracles in the guest", phase(|record| record.phases.oracles_ms)),
-            ("5 stop", phase(|record| record.phases.stop_ms)),
-            ("6 file system checks", phase(|record| record.phases.fsck_ms)),
-            ("whole case", phase(|record| record.took_ms)),
+            ("1 restore", phase(|sample| sample.phases.machine_ms)),
+            ("2 prepare", phase(|sample| sample.phases.prepare_ms)),
+            ("3 ops", phase(|sample| sample.phases.steps_ms)),
+            ("4 oracles in the guest", phase(|sample| sample.phases.oracles_ms)),
+            ("5 stop", phase(|sample| sample.phases.stop_ms)),
+            ("6 file system checks", phase(|sample| sample.phases.fsck_ms)),
+            ("whole case", phase(|sample| sample.took_ms)),
         ];
         Self {
-            cases: records.len(),
+            cases: samples.len(),
             took_ms,
-            per_minute: records.len() as f64 * 60_000.0 / took_ms.max(1) as f64,
+            per_minute: samples.len() as f64 * 60_000.0 / took_ms.max(1) as f64,
             per_floor: 0.0,
             phases_ms: phases.map(|(name, ms)| (name.to_owned(), ms)).into(),
         }
