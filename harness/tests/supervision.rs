@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use holdfast::case::{Ground, play};
-use holdfast::home::Home;
+use holdfast::home::{Home, Own};
 use holdfast::machine::accel::{Accelerator, Kind};
 use holdfast::machine::saved::{self, Found};
 use holdfast::machine::{Broken, Machine, Vm, cancel_pair};
@@ -296,6 +296,7 @@ fn played_on_a_copy(mode: &str) -> Result<Record, String> {
         is_clone: false,
         cache: cache.path().to_owned(),
         runs: cache.path().join("runs"),
+        own: Own::default(),
     };
     let folder = tempfile::tempdir().unwrap();
     let (_wish, cancel) = cancel_pair();

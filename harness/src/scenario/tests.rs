@@ -167,7 +167,7 @@ fn what_means_nothing_is_refused() {
 #[test]
 fn every_scenario_of_the_repository_is_good() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
-    let contracts = Contracts::load(&folder.join(CONTRACTS)).unwrap();
+    let contracts = Contracts::load([folder.clone()].into_iter()).unwrap();
     let all = load_all(&folder, &contracts).unwrap();
     assert!(all.len() > 20);
     for name in contracts.names() {
