@@ -23,8 +23,9 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let users = Home::find().unwrap().cache;
+        // In the same file system: what is made in the one cache may be published into the other.
+        let folder = tempfile::Builder::new().prefix("test-").tempdir_in(&users).unwrap();
         fs::create_dir(folder.path().join("cache")).unwrap();
         for name in ["kernels", "images", "sources", "steps", "trees", "work", "accelerator.json"] {
             symlink(users.join(name), folder.path().join("cache").join(name)).unwrap();
@@ -89,12 +90,14 @@ fn essence(record: &Value) -> Value {
         let count = |when: &str| oracles[when][name].as_u64().unwrap_or(0);
         count("pins_after") - count("pins_before")
     };
+    // A line of /proc/locks has a pid and an inode.
+    let leases = Value::from(oracles["leases_left"].as_array().map_or(0, Vec::len));
     let hello = &record["hello"];
     serde_json::json!({
         "end": record["end"], "config": record["config"], "files": record["files"], "facts": facts,
         "pmem": hello["pmem"], "rdma": hello["rdma"], "cpus": hello["cpus"], "kernel": hello["kernel"],
         "pins": [pins("acquired"), pins("released")],
-        "left": [oracles["regions_left"], oracles["leases_left"], oracles["umount"]],
+        "left": [&oracles["regions_left"], &leases, &oracles["umount"]],
         "fsck": record["fsck"].as_array().unwrap().iter().map(|one| &one["status"]).collect::<Vec<_>>(),
         "taint": oracles["taint"], "console": record["console"],
     })
@@ -148,11 +151,18 @@ fn copies_differ_where_they_must() {
     // The clock is the host's, not that of the hour in which the machine was saved.
     let transcript =
         latest(&place.runs()).join("cases").join(MAINLINE).join("controls.anonymous/transcript.jsonl");
-    let text = fs::read_to_string(transcript).unwrap();
+    let text = fs::read_to_string(&transcript).unwrap();
     let mut lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let told = lines.next().unwrap()["order"]["wake"]["unix_ns"].as_u64().unwrap();
-    let is = lines.next().unwrap()["reply"]["awake"]["unix_ns"].as_u64().unwrap();
+    let awake = lines.next().unwrap()["reply"]["awake"].clone();
+    let is = awake["unix_ns"].as_u64().unwrap();
     assert!(is >= told && is - told < 1_000_000_000, "{told} {is}");
+    // Two copies of one machine draw different numbers.
+    let other = transcript.with_file_name("").join("../controls.devdax/transcript.jsonl");
+    let other = fs::read_to_string(other).unwrap().lines().nth(1).unwrap().to_owned();
+    let other: Value = serde_json::from_str(&other).unwrap();
+    assert_ne!(awake["random"], other["reply"]["awake"]["random"]);
+    assert_ne!(awake["random"], 0);
     // The run's seed gives the cases' seeds.
     let seed = results(&place.runs())["seed"].to_string();
     let before = seeds(&place);
@@ -275,6 +285,8 @@ fn a_cache_that_takes_nothing_costs_a_warning_only() {
         return;
     }
     let place = Place::new();
+    // The image is made where there is room.
+    place.run(&["controls/anonymous", "--cold"]);
     let cache = place.cache().display().to_string();
     let full = format!("mkdir -p {cache}/tmp && mount -t tmpfs -o size=100m none {cache}/tmp");
     let read_only = format!("mount --bind {cache} {cache} && mount -o remount,ro,bind {cache}");
