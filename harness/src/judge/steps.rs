@@ -116,7 +116,10 @@ fn compare(step: &PlannedStep, fact: &Fact, record: &Record) -> (StepStatus, Str
             // The call must have been watched for as long as the step says.
             matches!(fact.outcome, Outcome::Blocked { .. }) && fact.ran_ms() >= scaled(*for_ms, pace)
         }
-        Action::Do { .. } | Action::Await { .. } => step.expect.admits(&fact.outcome),
+        Action::Do { .. } | Action::Await { .. } => {
+            let watched = fact.outcome != Outcome::NoSignal || fact.ran_ms() >= scaled(step.wait_ms, pace);
+            watched && step.expect.admits(&fact.outcome, &|id| returned(record, id))
+        }
     };
     let blocked = matches!(fact.outcome, Outcome::Blocked { .. });
     let late = match &step.action {
@@ -132,6 +135,14 @@ fn compare(step: &PlannedStep, fact: &Fact, record: &Record) -> (StepStatus, Str
         (StepStatus::AsExpected, got)
     } else {
         (StepStatus::NotAsExpected, format!("{got} after {} ms", fact.took_ms))
+    }
+}
+
+/// The number that a step returned.
+fn returned(record: &Record, id: &str) -> Option<i64> {
+    match record.facts.get(id)?.outcome {
+        Outcome::Returned(value) => Some(value),
+        _ => None,
     }
 }
 
