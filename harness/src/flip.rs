@@ -130,7 +130,7 @@ fn of_step(step: &PlannedStep, record: &Record) -> Vec<Altered> {
         Altered { fact: format!("step {} ({})", step.id, step.label()), alteration, record }
     };
     let mut all = vec![altered("is dropped".into(), None)];
-    for outcome in others(&fact.outcome) {
+    for outcome in others(&fact.outcome).into_iter().chain(step.expect.contraries(&fact.outcome)) {
         let alteration = format!("becomes `{}`", describe(&outcome));
         all.push(altered(alteration, Some(Fact { outcome, ..fact.clone() })));
     }
@@ -139,6 +139,8 @@ fn of_step(step: &PlannedStep, record: &Record) -> Vec<Altered> {
         if matches!(step.action, Action::Still { .. }) {
             all.push(altered("is watched for no time".into(), taking(0)));
         }
+    } else if fact.outcome == Outcome::NoSignal {
+        all.push(altered("is watched for no time".into(), taking(0)));
     } else if has_bound(step) {
         all.push(altered("comes late".into(), taking(u64::MAX / 2)));
     }

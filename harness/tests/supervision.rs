@@ -19,7 +19,7 @@ use holdfast::plan::{PlannedCase, PlannedStep};
 use holdfast::record::{End, Origin, Record};
 use holdfast::scenario::Action;
 use holdfast_protocol::{
-    Awake, Fact, Hello, Op, Oracles, Order, Outcome, Place, PmemFact, RdmaFact, Reply, Setup, read_frame,
+    Awake, Fact, Hello, Oracles, Order, Outcome, Place, PmemFact, RdmaFact, Reply, Setup, read_frame,
     write_frame,
 };
 use serde_json::{Value, json};
@@ -172,7 +172,7 @@ fn machine(folder: &Path, mode: &str, stubborn: bool) -> Machine {
 }
 
 fn case() -> PlannedCase {
-    let action = Action::Do { by: "a".into(), op: Op::Exit { code: 0 } };
+    let action = Action::Do { by: "a".into(), op: holdfast_protocol::op::Exit { code: 0 }.into() };
     PlannedCase {
         id: "fake".into(),
         kernel: "fake".into(),

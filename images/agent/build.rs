@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Builds the C shim over verbs.h and links libibverbs with its rxe provider, all of it static.
+//! Builds the C shims (verbs.h, guarded access to memory) and links libibverbs with its rxe provider, all of it static.
 
 use std::path::{Path, PathBuf};
 use std::process::exit;
@@ -9,6 +9,7 @@ const LIBRARY_DIRS: [&str; 3] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/us
 
 fn main() {
     println!("cargo::rerun-if-changed=src/verbs.c");
+    println!("cargo::rerun-if-changed=src/memory.c");
     let Some(dir) = LIBRARY_DIRS.iter().map(Path::new).find(|dir| dir.join("libibverbs.a").is_file()) else {
         missing("libibverbs.a");
     };
@@ -24,9 +25,10 @@ fn main() {
 
     cc::Build::new()
         .file("src/verbs.c")
+        .file("src/memory.c")
         .define("RDMA_STATIC_PROVIDERS", "rxe")
         .extra_warnings(true)
-        .compile("holdfast_verbs");
+        .compile("holdfast_shims");
     println!("cargo::rerun-if-changed={}", dir.join("libibverbs.a").display());
     println!("cargo::rustc-link-search=native={}", dir.display());
     // libibverbs names the provider and the provider names libibverbs: one group, so that the

@@ -117,7 +117,10 @@ fn compare(step: &PlannedStep, fact: &Fact, record: &Record) -> (StepStatus, Str
             matches!(fact.outcome, Outcome::Blocked { .. })
                 && fact.ran_ms() + fact.stalled_ms.min(STALL_GRAIN_MS) >= scaled(*for_ms, pace)
         }
-        Action::Do { .. } | Action::Await { .. } => step.expect.admits(&fact.outcome),
+        Action::Do { .. } | Action::Await { .. } => {
+            let watched = fact.outcome != Outcome::NoSignal || fact.ran_ms() >= scaled(step.wait_ms, pace);
+            watched && step.expect.admits(&fact.outcome, &|id| returned(record, id))
+        }
     };
     // Late even if every stall is believed; `undecided` looks at those that the host did not see.
     let late = latest(step, fact, pace).is_some_and(|bound| fact.ran_ms() > bound);
@@ -129,6 +132,14 @@ fn compare(step: &PlannedStep, fact: &Fact, record: &Record) -> (StepStatus, Str
         (StepStatus::AsExpected, got)
     } else {
         (StepStatus::NotAsExpected, format!("{got} after {} ms", fact.took_ms))
+    }
+}
+
+/// The number that a step returned.
+fn returned(record: &Record, id: &str) -> Option<i64> {
+    match record.facts.get(id)?.outcome {
+        Outcome::Returned(value) => Some(value),
+        _ => None,
     }
 }
 

@@ -29,37 +29,46 @@ pub(super) fn scenarios(
     let mut all = Vec::new();
     for combination in matrix::expand(document, &value)? {
         let form: Form = document.typed(combination.value)?;
-        Checker { document, form: &form, contracts, done: BTreeMap::new() }.check()?;
+        Checker { document, form: &form, contracts, done: BTreeMap::new(), born: BTreeMap::new() }.check()?;
         all.push(meaning(form, file, format!("{stem}{}", combination.suffix)));
     }
     Ok(all)
 }
 
 /// What earlier steps made.
-struct Made<'a> {
-    by: &'a str,
-    result: Option<Thing>,
+pub(super) struct Made<'a> {
+    /// Number of the step.
+    nr: usize,
+    pub(super) by: &'a str,
+    pub(super) result: Option<Thing>,
     /// It may still be under way: started, or allowed to block.
     open: bool,
     op: Option<&'a Op>,
 }
 
-struct Checker<'a> {
-    document: &'a Document,
-    form: &'a Form,
+pub(super) struct Checker<'a> {
+    pub(super) document: &'a Document,
+    pub(super) form: &'a Form,
     contracts: &'a Contracts,
-    done: BTreeMap<String, Made<'a>>,
+    pub(super) done: BTreeMap<String, Made<'a>>,
+    /// Actors that a fork has made: their parents, and the number of the step.
+    pub(super) born: BTreeMap<&'a str, (&'a str, usize)>,
 }
 
 impl<'a> Checker<'a> {
     fn check(mut self) -> Result<()> {
         self.head()?;
+        for (step, by, op) in self.handler_steps()? {
+            let made = Made { nr: 0, by, result: None, open: true, op: Some(op) };
+            self.done.insert(step, made);
+        }
         for (nr, step) in self.form.steps.iter().enumerate() {
             self.id(nr, step)?;
             self.action(nr, step)?;
             self.expectation(nr, step)?;
             self.claims(nr, step)?;
         }
+        self.handler_handles()?;
         for (nr, step) in self.form.steps.iter().enumerate() {
             self.twin(nr, step)?;
             if step.start.is_some() && self.done.get(&id_of(nr, step)).is_some_and(|made| made.open) {
@@ -69,11 +78,17 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    fn fault(&self, nr: usize, below: &[Key], message: &str) -> anyhow::Error {
+    pub(super) fn fault(&self, nr: usize, below: &[Key], message: &str) -> anyhow::Error {
         self.word_fault(nr, below, None, message)
     }
 
-    fn word_fault(&self, nr: usize, below: &[Key], word: Option<&str>, message: &str) -> anyhow::Error {
+    pub(super) fn word_fault(
+        &self,
+        nr: usize,
+        below: &[Key],
+        word: Option<&str>,
+        message: &str,
+    ) -> anyhow::Error {
         let path: Vec<Key> = path!["steps", nr].into_iter().chain(below.iter().cloned()).collect();
         self.document.fault(&path, word, message)
     }
@@ -153,14 +168,21 @@ impl<'a> Checker<'a> {
             return Err(self.fault(nr, &[], "`by` is missing: who does it?"));
         };
         self.actor(nr, &path!["by"], by)?;
+        self.is_there(nr, &path!["by"], by)?;
         let (field, op) = match (&step.issue, &step.start) {
             (Some(op), _) => ("do", op),
             (None, Some(op)) => ("start", op),
             (None, None) => return Ok(()),
         };
         self.op(nr, field, by, op)?;
+        if step.start.is_some() && uses(op).by_session {
+            return Err(self.fault(nr, &path![field], "the session does this, and waits: it is a `do`"));
+        }
+        if let (true, Some(child)) = (uses(op).forks, uses(op).actor) {
+            self.birth(nr, field, by, child, op)?;
+        }
         let open = step.start.is_some() || step.all_expectations().any(Expect::may_block);
-        self.done.insert(id_of(nr, step), Made { by, result: uses(op).result, open, op: Some(op) });
+        self.done.insert(id_of(nr, step), Made { nr, by, result: uses(op).result, open, op: Some(op) });
         Ok(())
     }
 
@@ -183,7 +205,7 @@ impl<'a> Checker<'a> {
             }
         }
         let by = self.done[id].by;
-        self.done.insert(id_of(nr, step), Made { by, result: None, open: false, op: None });
+        self.done.insert(id_of(nr, step), Made { nr, by, result: None, open: false, op: None });
         Ok(())
     }
 
@@ -201,16 +223,22 @@ impl<'a> Checker<'a> {
         if let Some(fault) = uses.fault {
             return Err(self.fault(nr, &below, fault));
         }
-        if let Some(file) = uses.file.filter(|file| !self.form.files.contains_key(*file)) {
+        if let Some(file) = uses.files.iter().copied().find(|file| !self.form.files.contains_key(*file)) {
             let message = unknown_word("file", file, self.form.files.keys().map(String::as_str));
             return Err(self.word_fault(nr, &below, Some(file), &message));
         }
         if let Some(actor) = uses.actor {
             self.actor(nr, &below, actor)?;
+            if !uses.forks {
+                self.is_there(nr, &below, actor)?;
+            }
         }
         if let Some(signal) = uses.signal.filter(|signal| !is_signal(signal)) {
             let message = unknown_word("signal", signal, signals());
             return Err(self.word_fault(nr, &below, Some(signal), &message));
+        }
+        if let Some(handler) = uses.handler {
+            self.has_handler(nr, &below, by, handler)?;
         }
         if uses.rdma {
             for actor in [Some(by), uses.actor].into_iter().flatten() {
@@ -237,7 +265,7 @@ impl<'a> Checker<'a> {
             let message = format!("`{word}` must be {}, and step `{id}` results in {result}", wanted.name());
             return Err(self.word_fault(nr, below, Some(&word), &message));
         }
-        if !foreign && made.by != by {
+        if !foreign && !self.inherits(by, made.by, made.nr) {
             let message = format!("`{word}` belongs to `{}`, not to `{by}`", made.by);
             return Err(self.word_fault(nr, below, Some(&word), &message));
         }
@@ -255,6 +283,10 @@ impl<'a> Checker<'a> {
         }
         if step.still.is_some() && (step.expect.is_some() || step.expect_by.is_some()) {
             return Err(self.fault(nr, &[], "`still` is its own expectation: that the step blocks"));
+        }
+        for id in step.all_expectations().flat_map(Expect::handles) {
+            let field = if step.expect.is_some() { "expect" } else { "expect_by" };
+            self.names_a_descriptor(nr, &path![field], id)?;
         }
         let Some(by) = &step.expect_by else { return Ok(()) };
         let foreign = |key: &&String| *key != ELSE && !self.form.contracts.contains(key);
@@ -298,7 +330,8 @@ impl<'a> Checker<'a> {
             return Err(self.fault(nr, &path!["proves"], message));
         }
         let watch_ms = if step.still.is_some() { step.for_ms } else { step.within_ms };
-        let watches = step.still.is_some() || step.all_expectations().any(Expect::may_block);
+        let watches =
+            step.still.is_some() || step.all_expectations().any(|one| one.may_block() || one.admits_silence());
         if !step.proves.is_empty() && watches && watch_ms.is_some_and(|ms| ms < SHORTEST_PROOF_MS) {
             let message = format!("a watch that proves something lasts at least {SHORTEST_PROOF_MS} ms");
             return Err(self.fault(nr, &[], &message));

@@ -3,34 +3,21 @@
 //!
 //! ```text
 //! OUTCOME := "one of:" ONE ("," ONE)* | ONE
-//! ONE     := "ok" [NUMBER] | ERRNO | STATUS | "differs" | "blocks" | "killed" SIGNAL | "exited" NUMBER
 //! ```
-//! ERRNO is a name of errno(3), STATUS an `IBV_WC_` name without its prefix.
+//! ONE stands in the module `outcomes`.
 
 use std::fmt;
 
 use holdfast_protocol::Outcome;
 use serde::{Deserialize, Serialize};
 
-use super::names::{completion_errors, errno_name, errno_number, errnos, is_signal, signals};
-use crate::yaml::nearest;
+pub use super::outcomes::describe;
+use super::outcomes::{One, Sort, lead};
 
 /// A set of outcomes, any of which is as expected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Expect(Vec<One>);
-
-/// One expected outcome.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum One {
-    Ok(Option<i64>),
-    Errno(i32),
-    Status(&'static str),
-    Differs,
-    Blocks,
-    Killed(String),
-    Exited(i32),
-}
 
 impl Expect {
     /// Plain success, what a step without an expectation must come back with.
@@ -39,10 +26,28 @@ impl Expect {
         Self(vec![One::Ok(None)])
     }
 
-    /// True if the outcome is in the set.
+    /// True if the outcome is in the set. `number` is what the step of that id returned: descriptors are
+    /// expected by their handles.
     #[must_use]
-    pub fn admits(&self, outcome: &Outcome) -> bool {
-        self.0.iter().any(|one| one.admits(outcome))
+    pub fn admits(&self, outcome: &Outcome, number: &dyn Fn(&str) -> Option<i64>) -> bool {
+        self.0.iter().any(|one| one.admits(outcome, number))
+    }
+
+    /// Ids of the steps whose numbers are expected.
+    pub fn handles(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(One::handle)
+    }
+
+    /// True if silence is in the set: the step then watches for as long as it may take.
+    #[must_use]
+    pub fn admits_silence(&self) -> bool {
+        self.0.contains(&One::NoSignal)
+    }
+
+    /// Outcomes that differ from one in what this set says something about.
+    #[must_use]
+    pub fn contraries(&self, outcome: &Outcome) -> Vec<Outcome> {
+        self.0.iter().flat_map(|one| one.contraries(outcome)).collect()
     }
 
     /// True if only errors are in the set: a refusal, whose result no later step can use.
@@ -83,90 +88,6 @@ impl Expect {
     }
 }
 
-/// What sort of thing an outcome is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sort {
-    Success,
-    Refusal,
-    /// EINTR is no refusal but an interrupted wait.
-    Interrupted,
-    Difference,
-    Blocked,
-    Ended,
-}
-
-impl One {
-    fn kind(&self) -> Sort {
-        match self {
-            Self::Ok(_) => Sort::Success,
-            Self::Errno(number) if errno_name(*number) == "EINTR" => Sort::Interrupted,
-            Self::Errno(_) | Self::Status(_) => Sort::Refusal,
-            Self::Differs => Sort::Difference,
-            Self::Blocks => Sort::Blocked,
-            Self::Killed(_) | Self::Exited(_) => Sort::Ended,
-        }
-    }
-
-    fn admits(&self, outcome: &Outcome) -> bool {
-        match (self, outcome) {
-            (Self::Ok(None), Outcome::Returned(_)) => true,
-            (Self::Ok(Some(want)), Outcome::Returned(got)) => want == got,
-            (Self::Errno(want), Outcome::Errno(got)) => want == got,
-            (Self::Status(want), Outcome::Completion(got)) => want == got,
-            (Self::Differs, Outcome::Differs { .. }) | (Self::Blocks, Outcome::Blocked { .. }) => true,
-            (Self::Killed(want), Outcome::Killed(got)) => want == got,
-            (Self::Exited(want), Outcome::Exited(got)) => want == got,
-            _ => false,
-        }
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let mut words = text.split_whitespace();
-        let first = words.next().ok_or("an outcome is missing")?;
-        let argument = words.next();
-        if let Some(more) = words.next() {
-            return Err(format!("`{more}` is too much"));
-        }
-        match (first, argument) {
-            ("ok", None) => Ok(Self::Ok(None)),
-            ("ok", Some(value)) => number(value).map(|value| Self::Ok(Some(value))),
-            ("differs", None) => Ok(Self::Differs),
-            ("blocks", None) => Ok(Self::Blocks),
-            ("killed", Some(name)) if is_signal(name) => Ok(Self::Killed(name.to_owned())),
-            ("killed", Some(name)) => Err(unknown("signal", name, &mut signals())),
-            ("killed", None) => Err("`killed` wants a signal, as in `killed SIGKILL`".to_owned()),
-            ("exited", Some(code)) => number(code).map(Self::Exited),
-            ("exited", None) => Err("`exited` wants a status, as in `exited 0`".to_owned()),
-            (name, None) => Self::by_name(name),
-            (_, Some(extra)) => Err(format!("`{extra}` is too much after `{first}`")),
-        }
-    }
-
-    fn by_name(name: &str) -> Result<Self, String> {
-        if let Some(number) = errno_number(name) {
-            return Ok(Self::Errno(number));
-        }
-        if let Some(status) = completion_errors().find(|status| *status == name) {
-            return Ok(Self::Status(status));
-        }
-        if name.starts_with('E') && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit()) {
-            let all: Vec<String> = errnos().map(|(_, name)| name).collect();
-            return Err(unknown("errno", name, &mut all.iter().map(String::as_str)));
-        }
-        let words = ["ok", "differs", "blocks", "killed", "exited"];
-        Err(unknown("outcome", name, &mut words.into_iter().chain(completion_errors())))
-    }
-}
-
-fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("`{text}` is not a number"))
-}
-
-fn unknown(what: &str, word: &str, valid: &mut dyn Iterator<Item = &str>) -> String {
-    let hint = nearest(word, valid).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-    format!("unknown {what} `{word}`{hint}")
-}
-
 impl std::str::FromStr for Expect {
     type Err = String;
 
@@ -190,10 +111,6 @@ impl std::str::FromStr for Expect {
     }
 }
 
-fn lead(text: &str) -> usize {
-    text.len() - text.trim_start().len()
-}
-
 impl TryFrom<String> for Expect {
     type Error = String;
 
@@ -215,61 +132,53 @@ impl fmt::Display for Expect {
         }
         for (nr, one) in self.0.iter().enumerate() {
             f.write_str(if nr == 0 { "" } else { ", " })?;
-            match one {
-                One::Ok(None) => f.write_str("ok"),
-                One::Ok(Some(value)) => write!(f, "ok {value}"),
-                One::Errno(number) => f.write_str(&errno_name(*number)),
-                One::Status(status) => f.write_str(status),
-                One::Differs => f.write_str("differs"),
-                One::Blocks => f.write_str("blocks"),
-                One::Killed(signal) => write!(f, "killed {signal}"),
-                One::Exited(code) => write!(f, "exited {code}"),
-            }?;
+            one.fmt(f)?;
         }
         Ok(())
     }
 }
 
-/// An outcome as reports print it, in the words of the grammar where it has them.
-#[must_use]
-pub fn describe(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Returned(0) => "ok".to_owned(),
-        Outcome::Returned(value) => format!("ok {value}"),
-        Outcome::Errno(number) => errno_name(*number),
-        Outcome::Completion(status) => status.clone(),
-        Outcome::Differs { at, want, got } => {
-            format!("differs at byte {at}: {want:#04x} wanted, {got:#04x} there")
-        }
-        Outcome::Blocked { state, wchan, stack } => {
-            let calls: Vec<&str> = stack.iter().filter_map(|line| function(line)).take(4).collect();
-            let place = if calls.is_empty() { wchan.clone() } else { calls.join(" < ") };
-            format!("blocked ({state}) in {place}")
-        }
-        Outcome::Exited(code) => format!("exited {code}"),
-        Outcome::Killed(signal) => format!("killed {signal}"),
-        Outcome::NotIssued { why } => format!("not run: {why}"),
-    }
-}
-
-/// The function of a `/proc/PID/stack` line, `[<0>] ext4_break_layouts+0x5a/0xc0`.
-fn function(line: &str) -> Option<&str> {
-    let name = line.rsplit(' ').next()?.split('+').next()?;
-    (!name.is_empty()).then_some(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_protocol::Signalled;
     use proptest::prelude::*;
+
+    /// One of each kind of outcome.
+    const ATOMS: [&str; 13] = [
+        "ok",
+        "ok 4096",
+        "ok -3",
+        "ETXTBSY",
+        "REM_ACCESS_ERR",
+        "differs",
+        "blocks",
+        "killed SIGRTMIN+1",
+        "exited 3",
+        "faults SIGBUS",
+        "shows a  b",
+        "signal SIGIO code POLL_MSG fd $fd",
+        "no signal",
+    ];
 
     fn expect(text: &str) -> Expect {
         text.parse().unwrap()
     }
 
+    /// The step `fd` returned 9.
+    fn nine(id: &str) -> Option<i64> {
+        (id == "fd").then_some(9)
+    }
+
+    fn signalled(code: &str, fd: Option<i32>) -> Outcome {
+        let (signal, code) = ("SIGIO".to_owned(), code.to_owned());
+        Outcome::Signalled(Signalled { signal, code, fd, band: None, pid: None, count: 1 })
+    }
+
     #[test]
     fn a_set_admits_its_members_and_nothing_else() {
         let blocked = Outcome::Blocked { state: "S".into(), wchan: String::new(), stack: vec![] };
+        let faulted = |signal: &str| Outcome::Faulted { signal: signal.into(), code: "BUS_ADRERR".into() };
         let table = [
             ("ok", Outcome::Returned(0), true),
             ("ok", Outcome::Returned(4096), true),
@@ -287,10 +196,30 @@ mod tests {
             ("killed SIGKILL", Outcome::Killed("SIGKILL".into()), true),
             ("killed SIGKILL", Outcome::Killed("SIGIO".into()), false),
             ("differs", Outcome::Differs { at: 0, want: 1, got: 2 }, true),
+            ("faults SIGBUS", faulted("SIGBUS"), true),
+            ("faults SIGBUS", faulted("SIGSEGV"), false),
+            ("faults SIGBUS", Outcome::Killed("SIGBUS".into()), false),
+            ("shows LEASE  ACTIVE", Outcome::Shown("1: LEASE  ACTIVE".into()), true),
+            ("shows LEASE", Outcome::Shown("none".into()), false),
+            ("shows LEASE", Outcome::Returned(0), false),
+            ("lacks LEASE", Outcome::Shown("none".into()), true),
+            ("lacks LEASE", Outcome::Shown("LEASE".into()), false),
+            ("lacks LEASE", Outcome::Errno(2), false),
+            ("signal SIGIO", signalled("POLL_MSG", Some(9)), true),
+            ("signal SIGUSR1", signalled("POLL_MSG", Some(9)), false),
+            ("signal SIGIO code POLL_MSG fd $fd", signalled("POLL_MSG", Some(9)), true),
+            ("signal SIGIO code POLL_MSG fd $fd", signalled("POLL_MSG", Some(8)), false),
+            ("signal SIGIO code POLL_MSG fd $fd", signalled("POLL_MSG", None), false),
+            ("signal SIGIO fd $unknown", signalled("POLL_MSG", Some(9)), false),
+            ("signal SIGIO code SI_KERNEL", signalled("POLL_MSG", None), false),
+            ("signal SIGIO fd 9", signalled("POLL_MSG", Some(9)), true),
+            ("no signal", Outcome::NoSignal, true),
+            ("no signal", signalled("POLL_MSG", None), false),
+            ("signal SIGIO", Outcome::NoSignal, false),
             ("ok", Outcome::NotIssued { why: String::new() }, false),
         ];
         for (text, outcome, admitted) in table {
-            assert_eq!(expect(text).admits(&outcome), admitted, "{text} / {outcome:?}");
+            assert_eq!(expect(text).admits(&outcome, &nine), admitted, "{text} / {outcome:?}");
         }
     }
 
@@ -310,6 +239,24 @@ mod tests {
             "unknown outcome `blocked`; did you mean `blocks`? (column 1 of the outcome)"
         );
         assert!(fault("killed SIGFOO").contains("unknown signal `SIGFOO`"));
+        let table = [
+            ("signal SIGOI", "unknown signal `SIGOI`; did you mean `SIGIO`? (column 1 of the outcome)"),
+            (
+                "one of: ok, signal SIGIO code POLL_MSK",
+                "unknown code `POLL_MSK`; did you mean `POLL_MSG`? (column 13",
+            ),
+            ("signal", "`signal` wants a signal"),
+            ("signal SIGIO band 3", "unknown part of a signal `band`"),
+            ("signal SIGIO fd", "`fd` wants"),
+            ("signal SIGIO fd x", "`x` is neither a handle nor a number"),
+            ("faults SIGKILL", "only SIGBUS and SIGSEGV"),
+            ("no signals", "`no` goes on"),
+            ("shows", "`shows` wants a text"),
+            ("lacks ", "`lacks` wants a text"),
+        ];
+        for (text, about) in table {
+            assert!(fault(text).contains(about), "{text}: {}", fault(text));
+        }
         assert!(fault("").contains("missing"));
         assert!(fault("ok 1 2").contains("too much"));
         assert!(fault("one of: ok,").contains("missing"));
@@ -338,7 +285,36 @@ mod tests {
         assert_eq!(describe(&outcome), "blocked (S) in ext4_break_layouts < ext4_setattr");
     }
 
+    #[test]
+    fn a_contrary_is_not_admitted() {
+        let table = [
+            ("signal SIGIO code POLL_MSG fd $fd", signalled("POLL_MSG", Some(9)), 4),
+            ("signal SIGIO", signalled("POLL_MSG", Some(9)), 2),
+            ("no signal", Outcome::NoSignal, 1),
+            ("shows LEASE", Outcome::Shown("LEASE".into()), 1),
+            ("lacks LEASE", Outcome::Shown("x".into()), 1),
+            ("faults SIGBUS", Outcome::Faulted { signal: "SIGBUS".into(), code: "BUS_ADRERR".into() }, 1),
+            ("ok", Outcome::Returned(0), 0),
+        ];
+        for (text, outcome, number) in table {
+            assert!(expect(text).admits(&outcome, &nine), "{text}");
+            let contraries = expect(text).contraries(&outcome);
+            assert_eq!(contraries.len(), number, "{text}: {contraries:?}");
+            for other in contraries {
+                assert!(!expect(text).admits(&other, &nine), "{text} admits {other:?}");
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_printed_is_parsed(picks in proptest::collection::vec(0..ATOMS.len(), 1..4)) {
+            let text = picks.iter().map(|nr| ATOMS[*nr]).collect::<Vec<_>>().join(", ");
+            let text = if picks.len() > 1 { format!("one of: {text}") } else { text };
+            prop_assert_eq!(expect(&text).to_string(), text);
+        }
+
+
         #[test]
         fn any_text_is_parsed_or_refused(text in ".{0,40}") {
             if let Ok(parsed) = text.parse::<Expect>() {

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Scenarios: actors, steps, expectations. From YAML files to checked values; nothing runs here.
 
+mod cast;
 mod check;
 mod expect;
 mod form;
 mod matrix;
 mod names;
+mod outcomes;
 #[cfg(test)]
 mod tests;
 mod uses;

@@ -28,14 +28,20 @@ impl Thing {
 #[derive(Default)]
 pub(super) struct Uses<'a> {
     pub(super) handles: Vec<(&'a Handle, Thing)>,
-    pub(super) file: Option<&'a str>,
+    pub(super) files: Vec<&'a str>,
     pub(super) actor: Option<&'a str>,
     pub(super) signal: Option<&'a str>,
+    /// A handler of the acting actor.
+    pub(super) handler: Option<&'a str>,
     pub(super) result: Option<Thing>,
-    /// The acting actor needs `rdma: true`.
+    /// The acting actor, and the one it names, need `rdma: true`.
     pub(super) rdma: bool,
     /// The handle may be another actor's.
     pub(super) foreign: bool,
+    /// The actor it names is made by it.
+    pub(super) forks: bool,
+    /// The session does it, so that it cannot be started and awaited, nor run by a handler.
+    pub(super) by_session: bool,
     /// Fields that exclude each other are not as they must be.
     pub(super) fault: Option<&'static str>,
 }
@@ -46,46 +52,128 @@ pub fn handles_of(op: &Op) -> Vec<&str> {
     uses(op).handles.iter().map(|(handle, _)| handle.id()).collect()
 }
 
+/// What is wrong unless exactly one of two fields is given.
+fn either(one: bool, other: bool, fault: &'static str) -> Option<&'static str> {
+    (one == other).then_some(fault)
+}
+
 pub(super) fn uses(op: &Op) -> Uses<'_> {
-    use Thing::{Descriptor, Mapping, Pipe, Region};
+    use Thing::{Descriptor, Mapping};
+    let none = Uses::default();
+    let on_fd = |fd| Uses { handles: vec![(fd, Descriptor)], ..Uses::default() };
+    let on_map = |map| Uses { handles: vec![(map, Mapping)], ..Uses::default() };
+    let on_file = |file| Uses { files: vec![file], ..Uses::default() };
+    match op {
+        Op::Open(op) => Uses { result: Some(Descriptor), ..on_file(&op.file) },
+        Op::Close(op) => on_fd(&op.fd),
+        Op::Dup(op) => Uses { result: Some(Descriptor), ..on_fd(&op.fd) },
+        Op::Dup2(op) => Uses { handles: vec![(&op.fd, Descriptor), (&op.onto, Descriptor)], ..none },
+        Op::Dup3(op) => Uses { handles: vec![(&op.fd, Descriptor), (&op.onto, Descriptor)], ..none },
+        Op::Mmap(op) => {
+            let fd = op.fd.iter().map(|fd| (fd, Descriptor));
+            let over = op.over.iter().map(|map| (map, Mapping));
+            Uses { handles: fd.chain(over).collect(), result: Some(Mapping), ..none }
+        }
+        Op::Munmap(op) => on_map(&op.map),
+        Op::Store(op) => on_map(&op.map),
+        Op::Mprotect(op) => on_map(&op.map),
+        Op::Madvise(op) => on_map(&op.map),
+        Op::Load(op) => on_map(&op.map),
+        Op::Truncate(op) => Uses {
+            files: op.file.iter().map(String::as_str).collect(),
+            handles: op.fd.iter().map(|fd| (fd, Descriptor)).collect(),
+            fault: either(op.file.is_some(), op.fd.is_some(), "give either `file` or `fd`"),
+            ..none
+        },
+        Op::Fallocate(op) => on_file(&op.file),
+        Op::Cut(op) => on_file(&op.file),
+        Op::Size(op) => on_file(&op.file),
+        Op::Compare(op) => Uses {
+            files: op.file.iter().map(String::as_str).collect(),
+            handles: op.map.iter().map(|map| (map, Mapping)).collect(),
+            fault: either(op.file.is_some(), op.map.is_some(), "give either `file` or `map`"),
+            ..none
+        },
+        Op::SetLease(_)
+        | Op::GetLease(_)
+        | Op::SetOwn(_)
+        | Op::SetOwnEx(_)
+        | Op::GetOwn(_)
+        | Op::SetSig(_)
+        | Op::GetSig(_)
+        | Op::Received(_) => of_leases(op),
+        Op::Kill(_)
+        | Op::Exit(_)
+        | Op::Wait(_)
+        | Op::SetGroup(_)
+        | Op::Fork(_)
+        | Op::Execve(_)
+        | Op::SendFd(_)
+        | Op::ReceiveFd(_)
+        | Op::Violate(_) => of_processes(op),
+        Op::RegMr(_)
+        | Op::DeregMr(_)
+        | Op::Connect(_)
+        | Op::RdmaWrite(_)
+        | Op::RdmaRead(_)
+        | Op::UverbsFd(_) => of_rdma(op),
+        Op::GupPin(op) => on_map(&op.map),
+        Op::Pipe(_) | Op::Vmsplice(_) | Op::ClosePipe(_) | Op::GupRead(_) | Op::GupUnpin(_) => of_pins(op),
+    }
+}
+
+fn of_leases(op: &Op) -> Uses<'_> {
+    let on_fd = |fd| Uses { handles: vec![(fd, Thing::Descriptor)], ..Uses::default() };
+    match op {
+        Op::SetLease(op) => on_fd(&op.fd),
+        Op::GetLease(op) => on_fd(&op.fd),
+        Op::SetOwn(op) => Uses {
+            actor: op.actor.as_deref().or(op.group.as_deref()),
+            fault: either(op.actor.is_some(), op.group.is_some(), "give either `actor` or `group`"),
+            ..on_fd(&op.fd)
+        },
+        Op::SetOwnEx(op) => Uses { actor: Some(&op.actor), ..on_fd(&op.fd) },
+        Op::GetOwn(op) => on_fd(&op.fd),
+        Op::SetSig(op) => Uses { signal: op.signal.as_deref(), ..on_fd(&op.fd) },
+        Op::GetSig(op) => on_fd(&op.fd),
+        Op::Received(op) => Uses { handler: Some(&op.handler), by_session: true, ..Uses::default() },
+        _ => Uses::default(),
+    }
+}
+
+fn of_processes(op: &Op) -> Uses<'_> {
     let none = Uses::default();
     match op {
-        Op::Open { file, .. } => Uses { file: Some(file), result: Some(Descriptor), ..none },
-        Op::Close { fd } => Uses { handles: vec![(fd, Descriptor)], ..none },
-        Op::Mmap { fd, .. } => {
-            Uses { handles: fd.iter().map(|fd| (fd, Descriptor)).collect(), result: Some(Mapping), ..none }
-        }
-        Op::Munmap { map } | Op::Store { map, .. } | Op::GupPin { map, .. } => {
-            Uses { handles: vec![(map, Mapping)], ..none }
-        }
-        Op::Truncate { file, fd, .. } => Uses {
-            file: file.as_deref(),
-            handles: fd.iter().map(|fd| (fd, Descriptor)).collect(),
-            fault: (file.is_some() == fd.is_some()).then_some("give either `file` or `fd`"),
-            ..none
-        },
-        Op::Fallocate { file, .. } | Op::Cut { file, .. } | Op::Size { file } => {
-            Uses { file: Some(file), ..none }
-        }
-        Op::Compare { file, map, .. } => Uses {
-            file: file.as_deref(),
-            handles: map.iter().map(|map| (map, Mapping)).collect(),
-            fault: (file.is_some() == map.is_some()).then_some("give either `file` or `map`"),
-            ..none
-        },
-        Op::RegMr { map, .. } => {
-            Uses { handles: vec![(map, Mapping)], result: Some(Region), rdma: true, ..none }
-        }
-        Op::DeregMr { mr } => Uses { handles: vec![(mr, Region)], rdma: true, ..none },
-        Op::Connect { to } => Uses { actor: Some(to), rdma: true, ..none },
-        Op::RdmaWrite { mr, .. } | Op::RdmaRead { mr, .. } => {
-            Uses { handles: vec![(mr, Region)], rdma: true, foreign: true, ..none }
-        }
-        Op::Pipe {} => Uses { result: Some(Pipe), ..none },
-        Op::Vmsplice { map, pipe, .. } => Uses { handles: vec![(map, Mapping), (pipe, Pipe)], ..none },
-        Op::ClosePipe { pipe } => Uses { handles: vec![(pipe, Pipe)], ..none },
-        Op::Kill { actor, signal } => Uses { actor: Some(actor), signal: Some(signal), ..none },
-        Op::GupRead { .. } | Op::GupUnpin {} | Op::Exit { .. } | Op::Violate { .. } => none,
+        Op::Kill(op) => Uses { actor: Some(&op.actor), signal: Some(&op.signal), ..none },
+        Op::Wait(op) => Uses { actor: Some(&op.actor), by_session: true, ..none },
+        Op::SetGroup(op) => Uses { actor: op.join.as_deref(), ..none },
+        Op::Fork(op) => Uses { actor: Some(&op.into), forks: true, ..none },
+        Op::SendFd(op) => Uses { actor: Some(&op.to), handles: vec![(&op.fd, Thing::Descriptor)], ..none },
+        Op::ReceiveFd(op) => Uses { actor: Some(&op.from), result: Some(Thing::Descriptor), ..none },
+        _ => none,
+    }
+}
+
+fn of_rdma(op: &Op) -> Uses<'_> {
+    let rdma = Uses { rdma: true, ..Uses::default() };
+    match op {
+        Op::RegMr(op) => Uses { handles: vec![(&op.map, Thing::Mapping)], result: Some(Thing::Region), ..rdma },
+        Op::DeregMr(op) => Uses { handles: vec![(&op.mr, Thing::Region)], ..rdma },
+        Op::Connect(op) => Uses { actor: Some(&op.to), ..rdma },
+        Op::RdmaWrite(op) => Uses { handles: vec![(&op.mr, Thing::Region)], foreign: true, ..rdma },
+        Op::RdmaRead(op) => Uses { handles: vec![(&op.mr, Thing::Region)], foreign: true, ..rdma },
+        Op::UverbsFd(_) => Uses { result: Some(Thing::Descriptor), ..rdma },
+        _ => rdma,
+    }
+}
+
+fn of_pins(op: &Op) -> Uses<'_> {
+    let none = Uses::default();
+    match op {
+        Op::Pipe(_) => Uses { result: Some(Thing::Pipe), ..none },
+        Op::Vmsplice(op) => Uses { handles: vec![(&op.map, Thing::Mapping), (&op.pipe, Thing::Pipe)], ..none },
+        Op::ClosePipe(op) => Uses { handles: vec![(&op.pipe, Thing::Pipe)], ..none },
+        _ => none,
     }
 }
 

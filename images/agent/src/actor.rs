@@ -4,35 +4,40 @@
 //! A process of its own because a call may block for ever or be killed, and both are results. It
 //! has one thread, so `/proc/PID/stack` is where its call waits.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 
-use holdfast_protocol::{Handle, Op, Outcome, read_frame, write_frame};
+use holdfast_protocol::{ActorSetup, Handle, Op, Outcome, read_frame, write_frame};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::now_ms;
+use crate::handlers::Handlers;
 use crate::ops;
-use crate::signals;
-use crate::sys::{self, Mapping};
+use crate::sys::{self, Mapping, Number, exposed};
 use crate::verbs::{self, Device, QueuePair, Region};
-use crate::wire::{Answer, Call, More, Part, Patient, SPARE_TAG};
+use crate::wire::{Aid, Answer, Call, More, Part, Patient, SPARE_TAG};
 
 /// Exit status of an actor whose session went away or spoke nonsense.
 const EXIT_NO_SESSION: i32 = 70;
 
 /// A result that later steps may name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Thing {
     /// A descriptor.
-    Fd(OwnedFd),
+    Fd(Number),
     /// A mapping.
     Map(Mapping),
     /// A memory region.
     Region(Region),
     /// A pipe: read end, write end.
-    Pipe(OwnedFd, OwnedFd),
+    Pipe(Number, Number),
 }
 
 /// What an operation came to instead of success.
@@ -55,10 +60,14 @@ pub(crate) fn not_issued(why: impl Into<String>) -> Stop {
 pub(crate) struct Done {
     /// The returned value.
     pub(crate) value: i64,
+    /// What came back, where it is no value.
+    pub(crate) outcome: Option<Outcome>,
     /// For the session.
     pub(crate) more: More,
     /// The result that the step's id names.
     pub(crate) thing: Option<Thing>,
+    /// Somebody else answers: this is a fork's child.
+    pub(crate) quiet: bool,
 }
 
 impl Done {
@@ -67,178 +76,339 @@ impl Done {
         Self { value, ..Self::default() }
     }
 
+    /// Success with a descriptor, whose number is the value.
+    pub(crate) fn fd(fd: impl Into<Number>) -> Self {
+        let fd = fd.into();
+        Self { value: fd.raw().into(), thing: Some(Thing::Fd(fd)), ..Self::default() }
+    }
+
     /// Success with a result that later steps may name.
     pub(crate) fn thing(thing: Thing) -> Self {
         Self { thing: Some(thing), ..Self::default() }
     }
 }
 
-/// Everything an actor holds.
+/// Everything an actor holds. Shared with handlers, so all that changes is in cells; nothing stays borrowed
+/// over [`exposed`].
 pub(crate) struct Actor {
-    /// Its part.
+    /// Its part; the name changes in a fork's child.
     pub(crate) part: Part,
+    /// Its name.
+    pub(crate) name: RefCell<String>,
     /// Results by id of the step.
-    pub(crate) things: BTreeMap<String, Thing>,
+    pub(crate) things: RefCell<BTreeMap<String, Thing>>,
     /// The RDMA device, open from the start when the part says so.
-    pub(crate) device: Option<Device>,
+    pub(crate) device: RefCell<Option<Device>>,
     /// Queue pairs by peer, with our packet sequence number.
-    pub(crate) pairs: BTreeMap<String, (QueuePair, u32)>,
+    pub(crate) pairs: RefCell<BTreeMap<String, (QueuePair, u32)>>,
     /// debugfs `gup_test` and the length of the pin: opened once and never closed, because closing
     /// any descriptor of it drops the system's one pin set.
-    pub(crate) gup: Option<(OwnedFd, usize)>,
+    pub(crate) gup: RefCell<Option<(Number, usize)>>,
+    /// Sockets that lead to other actors.
+    pub(crate) links: RefCell<BTreeMap<String, Number>>,
+    /// What is done about signals.
+    pub(crate) handlers: Handlers,
 }
 
-/// The life of an actor; its session is at the other end of `stream`.
-pub(crate) fn run(stream: OwnedFd) -> ! {
-    // Nobody is left to collect what an actor without a session does.
-    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
-    let mut stream = Patient(File::from(stream));
-    // What is the same for every part is done before there is one: most actors are started ahead.
-    verbs::look_around();
-    say(&mut stream, SPARE_TAG, Outcome::Returned(0));
-    let Ok(Call::Play(part)) = read_frame::<Call>(&mut stream) else { sys::exit_now(EXIT_NO_SESSION) };
-    // The kernel's splats name the task: let them name the actor.
-    if let Ok(name) = CString::new(part.name.as_str()) {
-        let _ = nix::sys::prctl::set_name(&name);
+/// The stream to the session: standard input, in this process and in every one that it becomes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Control(Number);
+
+impl Control {
+    /// The stream.
+    const fn new() -> Self {
+        Self(Self::number())
     }
-    let (mut actor, outcome) = Actor::new(part);
-    say(&mut stream, "", outcome);
-    loop {
-        let Ok(call) = read_frame::<Call>(&mut stream) else { sys::exit_now(EXIT_NO_SESSION) };
-        let answer = actor.answer(call);
-        if write_frame(&mut stream.0, &answer).is_err() {
-            sys::exit_now(EXIT_NO_SESSION);
+
+    /// The stream as a descriptor.
+    pub(crate) const fn number() -> Number {
+        Number::STDIN
+    }
+
+    /// Waits for the next call, with signals let in.
+    fn wait(self) {
+        loop {
+            let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+            if exposed(|| poll(&mut fds, PollTimeout::NONE)) != Err(Errno::EINTR) {
+                return;
+            }
         }
     }
 }
 
-/// Says something that is no answer to a step.
-fn say(stream: &mut Patient<File>, tag: &str, outcome: Outcome) {
-    let more = More::Nothing;
-    let answer = Answer { tag: tag.to_owned(), outcome, at_ms: now_ms(), took_ms: 0, more };
-    if write_frame(&mut stream.0, &answer).is_err() {
+impl Read for Control {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(unistd::read(self.0, buffer)?)
+    }
+}
+
+impl Write for Control {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        Ok(unistd::write(self.0, buffer)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The life of an actor; its session is at the other end of standard input.
+pub(crate) fn run() -> ! {
+    // Nobody is left to collect what an actor without a session does.
+    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    sys::close_to_signals();
+    for signal in [libc::SIGBUS, libc::SIGSEGV] {
+        // Without it the signal ends the actor, which is a result as well.
+        let _ = sys::guard(signal);
+    }
+    let mut control = Control::new();
+    // What is the same for every part is done before there is one: most actors are started ahead.
+    verbs::look_around();
+    say(control, &Answer::about(SPARE_TAG, Outcome::Returned(0)));
+    control.wait();
+    let Ok(Call::Play(part)) = read_frame::<Call>(&mut Patient(&mut control)) else {
+        sys::exit_now(EXIT_NO_SESSION)
+    };
+    let actor: &'static Actor = Box::leak(Box::new(Actor::new(part)));
+    actor.show_name();
+    sys::share(actor);
+    let outcome = match actor.get_ready() {
+        Ok(()) => Outcome::Returned(0),
+        Err(why) => Outcome::NotIssued { why },
+    };
+    actor.say(&Answer::about("", outcome));
+    actor.play(control)
+}
+
+fn say(mut control: Control, answer: &Answer) {
+    if write_frame(&mut control, answer).is_err() {
         sys::exit_now(EXIT_NO_SESSION);
     }
 }
 
 impl Actor {
-    fn new(part: Part) -> (Self, Outcome) {
-        let mut actor = Self { part, things: BTreeMap::new(), device: None, pairs: BTreeMap::new(), gup: None };
-        let outcome = match actor.get_ready() {
-            Ok(()) => Outcome::Returned(0),
-            Err(why) => Outcome::NotIssued { why },
-        };
-        (actor, outcome)
+    /// Somebody of this part who holds nothing yet.
+    fn new(part: Part) -> Self {
+        Self {
+            name: RefCell::new(part.name.clone()),
+            part,
+            things: RefCell::default(),
+            device: RefCell::default(),
+            pairs: RefCell::default(),
+            gup: RefCell::default(),
+            links: RefCell::default(),
+            handlers: Handlers::default(),
+        }
     }
 
-    fn get_ready(&mut self) -> Result<(), String> {
-        for (name, handler) in &self.part.setup.on_signal {
-            let number = signals::number(&handler.signal)
-                .ok_or_else(|| format!("handler {name}: {} is no signal", handler.signal))?;
-            sys::record_signal(number, handler.restart)
-                .map_err(|errno| format!("handler {name}: sigaction {}: {errno}", handler.signal))?;
+    /// The kernel's splats name the task: lets them name the actor.
+    pub(crate) fn show_name(&self) {
+        if let Ok(name) = CString::new(self.name.borrow().as_str()) {
+            let _ = nix::sys::prctl::set_name(&name);
         }
+    }
+
+    fn get_ready(&self) -> Result<(), String> {
         if self.part.setup.rdma {
             let (device, _) = self.part.rdma.as_ref().ok_or("this machine has no RDMA device that is ready")?;
-            self.device = Some(Device::open(device).map_err(|errno| format!("opening {device}: {errno}"))?);
+            *self.device.borrow_mut() =
+                Some(Device::open(device).map_err(|errno| format!("opening {device}: {errno}"))?);
         }
-        Ok(())
+        self.handlers.install(&self.part.setup)
     }
 
-    fn answer(&mut self, call: Call) -> Answer {
+    /// Takes calls and answers them until the session goes away.
+    fn play(&self, mut control: Control) -> ! {
+        loop {
+            control.wait();
+            let Ok(call) = read_frame::<Call>(&mut Patient(&mut control)) else {
+                sys::exit_now(EXIT_NO_SESSION)
+            };
+            if let Some(answer) = self.answer(call) {
+                self.say(&answer);
+            }
+        }
+    }
+
+    /// Tells the session something.
+    pub(crate) fn say(&self, answer: &Answer) {
+        say(Control::new(), answer);
+    }
+
+    /// Does what a call asks for; the answer, unless somebody else gives it.
+    pub(crate) fn answer(&self, call: Call) -> Option<Answer> {
         let at_ms = now_ms();
         let (tag, result) = match call {
             Call::Play(_) => (String::new(), Err(not_issued("this actor already plays"))),
             Call::Do { tag, op, aid } => {
-                let result = self.issue(op, &aid);
+                let result = self.issue(op, &aid, &tag);
                 (tag, result)
             }
+            Call::Link { tag, peer } => (tag, ops::passing::take_link(self, peer)),
             Call::MakePair { tag, peer } => (tag, ops::rdma::make_pair(self, peer)),
             Call::JoinPair { tag, peer, end } => (tag, ops::rdma::join_pair(self, &peer, end)),
         };
         let took_ms = now_ms() - at_ms;
         let (outcome, more) = match result {
+            Ok(done) if done.quiet => return None,
             Ok(done) => {
                 if let Some(thing) = done.thing {
-                    self.things.insert(tag.clone(), thing);
+                    self.things.borrow_mut().insert(tag.clone(), thing);
                 }
-                (Outcome::Returned(done.value), done.more)
+                (done.outcome.unwrap_or(Outcome::Returned(done.value)), done.more)
             }
             Err(Stop(outcome)) => (outcome, More::Nothing),
         };
-        Answer { tag, outcome, at_ms, took_ms, more }
+        Some(Answer { tag, outcome, at_ms, took_ms, more })
     }
 
-    fn issue(&mut self, op: Op, aid: &crate::wire::Aid) -> Result<Done, Stop> {
-        use ops::{files, gup, memory, pipes, process, rdma, violate};
+    fn issue(&self, op: Op, aid: &Aid, tag: &str) -> Result<Done, Stop> {
+        use ops::{files, gup, leases, memory, passing, pipes, process, rdma, violate};
         match op {
-            Op::Open { file, flags } => files::open(self, &file, &flags),
-            Op::Close { fd } => files::close(self, &fd),
-            Op::Truncate { file, fd, size_kib } => {
-                files::truncate(self, file.as_deref(), fd.as_ref(), size_kib)
+            Op::Open(op) => files::open(self, &op),
+            Op::Close(op) => files::close(self, &op),
+            Op::Dup(op) => files::dup(self, &op),
+            Op::Dup2(op) => files::dup_onto(self, &op.fd, &op.onto, None),
+            Op::Dup3(op) => files::dup_onto(self, &op.fd, &op.onto, Some(libc::O_CLOEXEC)),
+            Op::Truncate(op) => files::truncate(self, &op),
+            Op::Fallocate(op) => files::fallocate(self, &op),
+            Op::Cut(op) => files::cut(self, op),
+            Op::Size(op) => files::size(self, &op),
+            Op::Mmap(op) => memory::mmap(self, &op),
+            Op::Munmap(op) => memory::munmap(self, &op),
+            Op::Mprotect(op) => memory::mprotect(self, &op),
+            Op::Madvise(op) => memory::madvise(self, &op),
+            Op::Load(op) => memory::load(self, &op),
+            Op::Store(op) => memory::store(self, &op),
+            Op::Compare(op) => match (&op.file, &op.map) {
+                (Some(file), None) => files::compare(self, file, &op),
+                (None, Some(map)) => memory::compare(self, map, &op),
+                _ => Err(not_issued("compare wants either a file or a mapping")),
+            },
+            Op::SetLease(op) => leases::set_lease(self, &op),
+            Op::GetLease(op) => leases::get_lease(self, &op),
+            Op::SetOwn(op) => leases::set_own(self, &op, aid),
+            Op::SetOwnEx(op) => leases::set_own_ex(self, &op, aid),
+            Op::GetOwn(op) => leases::get_own(self, &op),
+            Op::SetSig(op) => leases::set_sig(self, &op),
+            Op::GetSig(op) => leases::get_sig(self, &op),
+            Op::RegMr(op) => rdma::reg_mr(self, &op),
+            Op::DeregMr(op) => rdma::dereg_mr(self, &op),
+            Op::RdmaWrite(op) => rdma::write(self, aid, &op),
+            Op::RdmaRead(op) => rdma::read(self, aid, &op),
+            Op::UverbsFd(_) => rdma::uverbs_fd(self),
+            Op::GupPin(op) => gup::pin(self, &op),
+            Op::GupRead(op) => gup::read(self, &op),
+            Op::GupUnpin(_) => gup::unpin(self),
+            Op::Pipe(_) => pipes::pipe(),
+            Op::Vmsplice(op) => pipes::vmsplice(self, &op),
+            Op::ClosePipe(op) => pipes::close(self, &op),
+            Op::SendFd(op) => passing::send_fd(self, &op),
+            Op::ReceiveFd(op) => passing::receive_fd(self, &op),
+            Op::Kill(op) => process::kill(aid, &op),
+            Op::Exit(op) => process::exit(&op),
+            Op::SetGroup(op) => process::set_group(&op, aid),
+            Op::Fork(op) => process::fork(self, &op, aid),
+            Op::Execve(_) => process::execve(self, tag),
+            Op::Violate(op) => violate::violate(self, op.what),
+            Op::Connect(_) | Op::Received(_) | Op::Wait(_) => {
+                Err(not_issued("the session does that, not the actor"))
             }
-            Op::Fallocate { file, mode, at_kib, len_kib } => {
-                files::fallocate(self, &file, files::fallocate_flags(&mode), at_kib, len_kib)
-            }
-            Op::Cut { file, how, at_kib, len_kib } => files::cut(self, &file, how, at_kib, len_kib),
-            Op::Size { file } => files::size(self, &file),
-            Op::Mmap { fd, at_kib, len_kib, flags } => memory::mmap(self, fd.as_ref(), at_kib, len_kib, &flags),
-            Op::Munmap { map } => memory::munmap(self, &map),
-            Op::Store { map, at_kib, len_kib, pattern } => memory::store(self, &map, at_kib, len_kib, pattern),
-            Op::Compare { file: Some(file), map: None, at_kib, len_kib, pattern } => {
-                files::compare(self, &file, at_kib, len_kib, pattern)
-            }
-            Op::Compare { file: None, map: Some(map), at_kib, len_kib, pattern } => {
-                memory::compare(self, &map, at_kib, len_kib, pattern)
-            }
-            Op::Compare { .. } => Err(not_issued("compare wants either a file or a mapping")),
-            Op::RegMr { map, access } => rdma::reg_mr(self, &map, &access),
-            Op::DeregMr { mr } => rdma::dereg_mr(self, &mr),
-            Op::Connect { .. } => Err(not_issued("the session connects, not the actor")),
-            Op::RdmaWrite { mr: _, at_kib, len_kib, pattern } => {
-                rdma::write(self, aid, at_kib, len_kib, pattern)
-            }
-            Op::RdmaRead { mr: _, at_kib, len_kib, pattern } => rdma::read(self, aid, at_kib, len_kib, pattern),
-            Op::GupPin { map, at_kib, len_kib, write } => gup::pin(self, &map, at_kib, len_kib, write),
-            Op::GupRead { at_kib, len_kib, pattern } => gup::read(self, at_kib, len_kib, pattern),
-            Op::GupUnpin {} => gup::unpin(self),
-            Op::Pipe {} => pipes::pipe(),
-            Op::Vmsplice { map, pipe, at_kib } => pipes::vmsplice(self, &map, &pipe, at_kib),
-            Op::ClosePipe { pipe } => pipes::close(self, &pipe),
-            Op::Kill { actor: _, signal } => process::kill(aid, &signal),
-            Op::Exit { code } => process::exit(code),
-            Op::Violate { what } => violate::violate(self, what),
         }
     }
 
     /// The mapping that a handle names.
     pub(crate) fn map(&self, handle: &Handle) -> Result<Mapping, Stop> {
-        match self.things.get(handle.id()) {
+        match self.things.borrow().get(handle.id()) {
             Some(Thing::Map(map)) => Ok(*map),
             other => Err(wrong_thing(handle, other, "mapping")),
         }
     }
 
     /// The descriptor that a handle names.
-    pub(crate) fn fd(&self, handle: &Handle) -> Result<&OwnedFd, Stop> {
-        match self.things.get(handle.id()) {
-            Some(Thing::Fd(fd)) => Ok(fd),
+    pub(crate) fn fd(&self, handle: &Handle) -> Result<Number, Stop> {
+        match self.things.borrow().get(handle.id()) {
+            Some(Thing::Fd(fd)) => Ok(*fd),
             other => Err(wrong_thing(handle, other, "descriptor")),
         }
     }
 
-    /// The write end of the pipe that a handle names.
-    pub(crate) fn pipe(&self, handle: &Handle) -> Result<&OwnedFd, Stop> {
-        match self.things.get(handle.id()) {
-            Some(Thing::Pipe(_, write)) => Ok(write),
+    /// Both ends of the pipe that a handle names.
+    pub(crate) fn pipe(&self, handle: &Handle) -> Result<(Number, Number), Stop> {
+        match self.things.borrow().get(handle.id()) {
+            Some(Thing::Pipe(read, write)) => Ok((*read, *write)),
             other => Err(wrong_thing(handle, other, "pipe")),
         }
     }
 
     /// The RDMA device.
-    pub(crate) fn device(&self) -> Result<&Device, Stop> {
-        self.device.as_ref().ok_or_else(|| not_issued(format!("actor {} has no `rdma: true`", self.part.name)))
+    pub(crate) fn device(&self) -> Result<Device, Stop> {
+        let device = *self.device.borrow();
+        device.ok_or_else(|| not_issued(format!("actor {} has no `rdma: true`", self.name.borrow())))
     }
+
+    /// Gives up a handle.
+    pub(crate) fn forget(&self, handle: &Handle) {
+        self.things.borrow_mut().remove(handle.id());
+    }
+}
+
+/// What an actor leaves for the program that it becomes by execve(2).
+#[derive(Debug, Serialize, Deserialize)]
+struct Legacy {
+    part: Part,
+    fds: BTreeMap<String, i32>,
+    links: BTreeMap<String, i32>,
+    tag: String,
+    at_ms: u64,
+}
+
+impl Actor {
+    /// What the next program of this process will know.
+    ///
+    /// # Errors
+    /// When it cannot be put down.
+    pub(crate) fn legacy(&self, tag: &str) -> io::Result<OwnedFd> {
+        let number = |(id, thing): (&String, &Thing)| match thing {
+            Thing::Fd(fd) => Some((id.clone(), fd.raw())),
+            _ => None,
+        };
+        let legacy = Legacy {
+            part: Part { name: self.name.borrow().clone(), setup: ActorSetup::default(), ..self.part.clone() },
+            fds: self.things.borrow().iter().filter_map(number).collect(),
+            links: self.links.borrow().iter().map(|(peer, fd)| (peer.clone(), fd.raw())).collect(),
+            tag: tag.to_owned(),
+            at_ms: now_ms(),
+        };
+        let fd = sys::memfd()?;
+        let mut file = File::from(fd);
+        write_frame(&mut file, &legacy)?;
+        Ok(file.into())
+    }
+}
+
+/// The life of an actor after execve(2). It has no handlers, mappings and devices: the kernel took them.
+pub(crate) fn resume(legacy: OwnedFd) -> ! {
+    sys::close_to_signals();
+    for signal in [libc::SIGBUS, libc::SIGSEGV] {
+        let _ = sys::guard(signal);
+    }
+    let mut file = File::from(legacy);
+    let read =
+        io::Seek::rewind(&mut file).map_err(drop).and_then(|()| read_frame::<Legacy>(&mut file).map_err(drop));
+    drop(file);
+    let Ok(Legacy { part, fds, links, tag, at_ms }) = read else { sys::exit_now(EXIT_NO_SESSION) };
+    verbs::look_around();
+    let actor: &'static Actor = Box::leak(Box::new(Actor::new(part)));
+    // A number that the kernel closed is nobody's handle.
+    let open = |(name, fd): (String, i32)| Some((name, Number::of(fd).filter(|_| sys::is_open(fd))?));
+    *actor.things.borrow_mut() = fds.into_iter().filter_map(open).map(|(id, fd)| (id, Thing::Fd(fd))).collect();
+    *actor.links.borrow_mut() = links.into_iter().filter_map(open).collect();
+    actor.show_name();
+    sys::share(actor);
+    let took_ms = now_ms() - at_ms;
+    actor.say(&Answer { tag, outcome: Outcome::Returned(0), at_ms, took_ms, more: More::Nothing });
+    actor.play(Control::new())
 }
 
 /// Why a handle does not fit, for the step's fact.

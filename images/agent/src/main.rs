@@ -9,6 +9,7 @@
 mod actor;
 mod boot;
 mod clock;
+mod handlers;
 mod netlink;
 mod ops;
 mod oracles;
@@ -42,9 +43,10 @@ fn main() {
         boot::run(&words);
     }
     match words.as_slice() {
-        ["actor"] => match sys::inherited_fd(0) {
-            Ok(stream) => actor::run(stream),
-            Err(errno) => fail(&format!("standard input: {errno}")),
+        ["actor"] => actor::run(),
+        ["actor", "--resume", fd] => match fd.parse().ok().and_then(|fd| sys::inherited_fd(fd).ok()) {
+            Some(legacy) => actor::resume(legacy),
+            None => fail(&format!("{fd} is no descriptor")),
         },
         ["keeper", what @ ..] => ops::violate::run_keeper(what),
         ["session", "--port-fd", fd, "--root", root] => match fd.parse() {

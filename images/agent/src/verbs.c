@@ -95,6 +95,12 @@ int hf_open(const char *name, struct hf_device **out)
 	return 0;
 }
 
+/* Returns the number, not an errno. */
+int hf_cmd_fd(struct hf_device *device)
+{
+	return device->context->cmd_fd;
+}
+
 int hf_query_gid(struct hf_device *device, int index, uint8_t raw[16])
 {
 	union ibv_gid gid;

@@ -8,7 +8,7 @@ use std::ptr;
 use holdfast_protocol::COMPLETION_STATUSES;
 use nix::errno::Errno;
 
-use crate::sys::Mapping;
+use crate::sys::{Mapping, Number};
 
 /// How long a transfer may take before it counts as lost, in milliseconds. Well above the 1.6 s
 /// after which rxe gives up on a peer that does not answer.
@@ -32,6 +32,7 @@ struct RawPair {
 unsafe extern "C" {
     fn hf_look_around();
     fn hf_open(name: *const libc::c_char, out: *mut *mut RawDevice) -> c_int;
+    fn hf_cmd_fd(device: *mut RawDevice) -> c_int;
     fn hf_query_gid(device: *mut RawDevice, index: c_int, raw: *mut u8) -> c_int;
     fn hf_reg_mr(
         device: *mut RawDevice,
@@ -69,11 +70,11 @@ unsafe extern "C" {
 
 /// An open RDMA device with a protection domain and a completion queue. Lives as long as its
 /// process: what it held is let go by the kernel, which is what scenarios look at.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Device(*mut RawDevice);
 
 /// A memory region of this process.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Region {
     raw: *mut RawRegion,
     /// The key for local use.
@@ -129,6 +130,12 @@ impl Device {
         // SAFETY: the name is terminated and `raw` is written on success only.
         check(unsafe { hf_open(name.as_ptr(), &raw mut raw) })?;
         Ok(Self(raw))
+    }
+
+    /// The uverbs file of the context (`ibv_context.cmd_fd`), which libibverbs goes on using.
+    pub(crate) fn uverbs_fd(&self) -> Option<Number> {
+        // SAFETY: the device is open; the number is only read.
+        Number::of(unsafe { hf_cmd_fd(self.0) })
     }
 
     /// The GID at an index of port 1.

@@ -32,6 +32,8 @@ pub(crate) struct Part {
     pub(crate) setup: ActorSetup,
     /// All declared files by name.
     pub(crate) files: BTreeMap<String, DeclaredFile>,
+    /// Where the places are: a folder and the block device below it, if it is mounted.
+    pub(crate) places: BTreeMap<Place, (PathBuf, Option<PathBuf>)>,
     /// The RDMA device and the index of the GID to use, when the machine has one.
     pub(crate) rdma: Option<(String, u32)>,
 }
@@ -63,8 +65,10 @@ pub(crate) struct PairEnd {
 /// What the session knows and the acting actor needs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Aid {
-    /// The process that a `kill` names.
+    /// The process of the actor that the operation names.
     pub(crate) pid: Option<i32>,
+    /// The part of the actor that a fork makes.
+    pub(crate) child: Option<ActorSetup>,
     /// The region that a transfer names.
     pub(crate) region: Option<RemoteRegion>,
 }
@@ -82,6 +86,13 @@ pub(crate) enum Call {
         op: Op,
         /// What the session adds.
         aid: Aid,
+    },
+    /// Take one end of a socket pair that leads to this peer. It follows the frame, with one byte.
+    Link {
+        /// Comes back with the answer.
+        tag: String,
+        /// The other actor.
+        peer: String,
     },
     /// Make a queue pair for this peer; an older one goes.
     MakePair {
@@ -116,6 +127,14 @@ pub(crate) struct Answer {
     pub(crate) more: More,
 }
 
+impl Answer {
+    /// What is said unasked, now.
+    pub(crate) fn about(tag: &str, outcome: Outcome) -> Self {
+        let more = More::Nothing;
+        Self { tag: tag.to_owned(), outcome, at_ms: crate::clock::now_ms(), took_ms: 0, more }
+    }
+}
+
 /// What the session keeps of a result.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) enum More {
@@ -128,6 +147,19 @@ pub(crate) enum More {
     Pair(PairEnd),
     /// A keeper process was left behind.
     Keeper(i32),
+    /// A fork made the actor of this name, in this process.
+    Child(String, i32),
+}
+
+/// Tag of what a handler says when its signal came; its name is behind it. No step's id holds a blank.
+pub(crate) const SIGNAL_TAG: &str = "signal ";
+
+/// Tag of the answer to [`Call::Link`].
+pub(crate) const LINK_TAG: &str = "a link";
+
+/// The step under which a handler's operation is known.
+pub(crate) fn handler_step(handler: &str, id: &str) -> String {
+    format!("{handler}.{id}")
 }
 
 /// A stream whose reads carry on when a signal interrupts it: an actor may have handlers without

@@ -60,6 +60,19 @@ pub enum Outcome {
         /// `/proc/PID/stack`, a function a line.
         stack: Vec<String>,
     },
+    /// An access to memory raised this signal (a standard name), and the actor lives on.
+    Faulted {
+        /// SIGBUS or SIGSEGV.
+        signal: String,
+        /// Its `si_code` by name, `BUS_ADRERR` for example; the number where it has none.
+        code: String,
+    },
+    /// What an operation that looks has seen; at most [`crate::MAX_SHOWN_BYTES`] of it, which its end says.
+    Shown(String),
+    /// A handler of the actor got this signal.
+    Signalled(Signalled),
+    /// No handler got the signal that was waited for.
+    NoSignal,
     /// The actor exited with this status instead of answering.
     Exited(i32),
     /// The actor was killed by this signal (a standard name) instead of answering.
@@ -70,6 +83,55 @@ pub enum Outcome {
         why: String,
     },
 }
+
+/// A signal as its handler got it (sigaction(2), `siginfo_t`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signalled {
+    /// Its standard name, `SIGRTMIN+1` included.
+    pub signal: String,
+    /// `si_code` by name, `POLL_MSG` or `SI_KERNEL` for example; the number where it has none.
+    pub code: String,
+    /// `si_fd`, where the code says that there is one.
+    pub fd: Option<i32>,
+    /// `si_band`, likewise.
+    pub band: Option<i64>,
+    /// `si_pid`, where the code says that there is one.
+    pub pid: Option<i32>,
+    /// How many signals this handler has had, this one included.
+    pub count: u32,
+}
+
+/// Codes that any signal may have (`SI_*`) and those of I/O (`POLL_*`), with their numbers
+/// (include/uapi/asm-generic/siginfo.h). Those of faults are in [`FAULT_CODES`].
+pub const SIGNAL_CODES: [(&str, i32); 14] = [
+    ("SI_USER", 0),
+    ("SI_KERNEL", 0x80),
+    ("SI_QUEUE", -1),
+    ("SI_TIMER", -2),
+    ("SI_MESGQ", -3),
+    ("SI_ASYNCIO", -4),
+    ("SI_SIGIO", -5),
+    ("SI_TKILL", -6),
+    ("POLL_IN", 1),
+    ("POLL_OUT", 2),
+    ("POLL_MSG", 3),
+    ("POLL_ERR", 4),
+    ("POLL_PRI", 5),
+    ("POLL_HUP", 6),
+];
+
+/// Codes of SIGBUS and SIGSEGV as the kernel raises them for an access to memory.
+pub const FAULT_CODES: [(&str, &str, i32); 9] = [
+    ("SIGBUS", "BUS_ADRALN", 1),
+    ("SIGBUS", "BUS_ADRERR", 2),
+    ("SIGBUS", "BUS_OBJERR", 3),
+    ("SIGBUS", "BUS_MCEERR_AR", 4),
+    ("SIGBUS", "BUS_MCEERR_AO", 5),
+    ("SIGSEGV", "SEGV_MAPERR", 1),
+    ("SIGSEGV", "SEGV_ACCERR", 2),
+    ("SIGSEGV", "SEGV_BNDERR", 3),
+    ("SIGSEGV", "SEGV_PKUERR", 4),
+];
 
 /// Names of `enum ibv_wc_status` (verbs.h), in its order, without their `IBV_WC_`.
 pub const COMPLETION_STATUSES: [&str; 24] = [

@@ -10,21 +10,29 @@
 
 mod fact;
 mod frame;
-mod op;
+pub mod op;
 mod order;
 
 pub use fact::{
-    Awake, COMPLETION_STATUSES, Fact, FileFact, Hello, LogLine, Oracles, Outcome, PinCounts, PmemFact,
-    RdmaFact, StuckTask, UmountFact,
+    Awake, COMPLETION_STATUSES, FAULT_CODES, Fact, FileFact, Hello, LogLine, Oracles, Outcome, PinCounts,
+    PmemFact, RdmaFact, SIGNAL_CODES, Signalled, StuckTask, UmountFact,
 };
 pub use frame::{FrameError, MAX_FRAME_BYTES, read_frame, write_frame};
 pub use op::{
     Access, CutHow, Device, FallocateMode, Handle, MapFlag, Op, OpenFlag, Place, Violation, pattern_byte,
 };
-pub use order::{ActorSetup, ConfigMismatch, FileSetup, HandlerSetup, Order, Reply, Setup};
+pub use order::{
+    ActorSetup, ConfigMismatch, FileSetup, HandlerRun, HandlerSetup, Order, Reply, Setup, SignalAction, Where,
+};
 
 /// Name of the virtio-serial port the agent looks for in `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "holdfast.agent";
 
 /// Version of this protocol; the host refuses an agent that says another one.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
+
+/// How much of what an operation shows is told, in bytes.
+pub const MAX_SHOWN_BYTES: usize = 16 << 10;
+
+/// How many operations one handler may run.
+pub const MAX_HANDLER_OPS: usize = 16;

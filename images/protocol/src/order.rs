@@ -130,15 +130,20 @@ pub struct Setup {
 }
 
 /// A file that is written with a pattern, synced and proved DAX before the first step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileSetup {
     /// Where it lives.
     pub on: Place,
     /// Its size; of a device-DAX file the part that is written.
+    #[serde(default)]
     pub size_kib: u64,
     /// Seed of [`pattern_byte`](crate::pattern_byte).
+    #[serde(default)]
     pub pattern: u8,
+    /// Only its name is declared: it is not made, and nothing is proved of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub absent: bool,
 }
 
 /// A process of its own.
@@ -148,17 +153,83 @@ pub struct ActorSetup {
     /// Opens the RDMA device, with a protection domain and a completion queue, before the first step.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rdma: bool,
+    /// Not started before the first step: a `fork` of another actor makes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forked: bool,
     /// Signal handlers by a name of the scenario's choice.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub on_signal: BTreeMap<String, HandlerSetup>,
 }
 
-/// A signal handler that records and returns.
+/// What an actor does about a signal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HandlerSetup {
     /// Standard name, `SIGRTMIN+1` included.
     pub signal: String,
     /// SA_RESTART.
+    #[serde(default)]
     pub restart: bool,
+    /// What becomes of the signal.
+    #[serde(default, skip_serializing_if = "SignalAction::is_record")]
+    pub action: SignalAction,
+    /// Where it is answered.
+    #[serde(default, rename = "in", skip_serializing_if = "Where::is_handler")]
+    pub place: Where,
+    /// Operations that it runs then, in order; their facts are those of the steps `HANDLER.ID`. At most
+    /// [`MAX_HANDLER_OPS`](crate::MAX_HANDLER_OPS). When the signal comes again they run again, and the
+    /// later facts count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub run: Vec<HandlerRun>,
+}
+
+/// One operation of a handler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandlerRun {
+    /// Its id within the handler.
+    pub id: String,
+    /// What is done.
+    #[serde(rename = "do")]
+    pub op: Op,
+}
+
+/// Disposition of a signal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignalAction {
+    /// A handler tells what it got, runs what it has to run, and returns.
+    #[default]
+    Record,
+    /// SIG_DFL.
+    Default,
+    /// SIG_IGN.
+    Ignore,
+}
+
+impl SignalAction {
+    /// As it is when nothing is said.
+    #[must_use]
+    pub fn is_record(&self) -> bool {
+        *self == Self::Record
+    }
+}
+
+/// Where a signal is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Where {
+    /// In a signal handler: it interrupts the call that the actor is in.
+    #[default]
+    Handler,
+    /// In a second thread, by sigwaitinfo(2): the call that the actor is in goes on.
+    Thread,
+}
+
+impl Where {
+    /// As it is when nothing is said.
+    #[must_use]
+    pub fn is_handler(&self) -> bool {
+        *self == Self::Handler
+    }
 }

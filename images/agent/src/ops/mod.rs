@@ -5,7 +5,9 @@
 
 pub(crate) mod files;
 pub(crate) mod gup;
+pub(crate) mod leases;
 pub(crate) mod memory;
+pub(crate) mod passing;
 pub(crate) mod pipes;
 pub(crate) mod process;
 pub(crate) mod rdma;

@@ -1,19 +1,86 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Operations on processes.
 
-use crate::actor::{Done, Stop, not_issued};
-use crate::wire::Aid;
-use crate::{signals, sys};
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd};
+
+use holdfast_protocol::Outcome;
+use holdfast_protocol::op::{Exit, Fork, Kill, SetGroup};
+use nix::errno::Errno;
+use nix::unistd::{self, Pid};
+
+use crate::actor::{Actor, Control, Done, Stop, not_issued};
+use crate::signals;
+use crate::sys::{self, Forked, exposed};
+use crate::wire::{Aid, Answer, More};
 
 /// kill(2) of another actor, or of this one.
-pub(crate) fn kill(aid: &Aid, signal: &str) -> Result<Done, Stop> {
+pub(crate) fn kill(aid: &Aid, op: &Kill) -> Result<Done, Stop> {
     let pid = aid.pid.ok_or_else(|| not_issued("the actor to kill is gone"))?;
-    let number = signals::number(signal).ok_or_else(|| not_issued(format!("{signal} is no signal")))?;
-    sys::kill(pid, number)?;
+    let number =
+        signals::number(&op.signal).ok_or_else(|| not_issued(format!("{} is no signal", op.signal)))?;
+    exposed(|| sys::kill(pid, number))?;
     Ok(Done::default())
 }
 
 /// _exit(2).
-pub(crate) fn exit(code: u8) -> ! {
-    sys::exit_now(i32::from(code))
+pub(crate) fn exit(op: &Exit) -> ! {
+    sys::exit_now(i32::from(op.code))
+}
+
+/// setpgid(2).
+pub(crate) fn set_group(op: &SetGroup, aid: &Aid) -> Result<Done, Stop> {
+    let group = match (&op.join, aid.pid) {
+        (None, _) => Pid::from_raw(0),
+        (Some(_), Some(pid)) => unistd::getpgid(Some(Pid::from_raw(pid)))?,
+        (Some(actor), None) => return Err(not_issued(format!("actor {actor} is gone"))),
+    };
+    unistd::setpgid(Pid::from_raw(0), group)?;
+    Ok(Done::value(unistd::getpgrp().as_raw().into()))
+}
+
+/// fork(2). The descriptor of the child's own stream follows the call on ours.
+pub(crate) fn fork(actor: &Actor, op: &Fork, aid: &Aid) -> Result<Done, Stop> {
+    let control = Control::number();
+    let stream = sys::receive_fd(control.as_fd())?;
+    if sys::in_handler() {
+        return Err(not_issued("a handler cannot fork an actor"));
+    }
+    let setup = aid.child.as_ref().ok_or_else(|| not_issued("the session did not say who the child is"))?;
+    match sys::fork_for_parent()? {
+        Forked::Parent(pid) => Ok(Done { more: More::Child(op.into.clone(), pid), ..Done::value(pid.into()) }),
+        Forked::Child => {
+            sys::close_to_signals();
+            // The child is the session's, and so is its end when the session goes.
+            let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+            sys::dup_onto(stream.as_fd(), control.raw(), None)?;
+            // What led to the parent's peers leads to the parent's.
+            for (_, link) in std::mem::take(&mut *actor.links.borrow_mut()) {
+                let _ = unistd::close(link.raw());
+            }
+            actor.name.borrow_mut().clone_from(&op.into);
+            actor.show_name();
+            // The session waits for it: afterwards the child is all that it is to be.
+            let outcome = match actor.handlers.install(setup) {
+                Ok(()) => Outcome::Returned(0),
+                Err(why) => Outcome::NotIssued { why },
+            };
+            actor.say(&Answer::about("", outcome));
+            Ok(Done { quiet: true, ..Done::default() })
+        }
+    }
+}
+
+/// execve(2) of the agent; the program that this one becomes answers.
+pub(crate) fn execve(actor: &Actor, tag: &str) -> Result<Done, Stop> {
+    if sys::in_handler() {
+        return Err(not_issued("a handler cannot become another program"));
+    }
+    let trouble = |error: std::io::Error| not_issued(format!("leaving word for the next program: {error}"));
+    let legacy = actor.legacy(tag).map_err(trouble)?;
+    let word = |text: &str| CString::new(text).map_err(|_| Errno::EINVAL);
+    let arguments =
+        [word("holdfast")?, word("actor")?, word("--resume")?, word(&legacy.as_raw_fd().to_string())?];
+    let Err(errno) = unistd::execv(c"/proc/self/exe", &arguments);
+    Err(errno.into())
 }

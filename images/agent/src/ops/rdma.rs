@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Memory regions and transfers between actors.
 
-use holdfast_protocol::{Access, Handle, Outcome, pattern_byte};
+use holdfast_protocol::op::{DeregMr, RdmaRead, RdmaWrite, RegMr};
+use holdfast_protocol::{Access, Outcome, pattern_byte};
 
 use super::{differs, length};
 use crate::actor::{Actor, Done, Stop, Thing, not_issued, wrong_thing};
@@ -22,33 +23,39 @@ fn access_bits(access: &[Access]) -> i32 {
 }
 
 /// ibv_reg_mr(3).
-pub(crate) fn reg_mr(actor: &Actor, map: &Handle, access: &[Access]) -> Result<Done, Stop> {
-    let map = actor.map(map)?;
-    let region = actor.device()?.register(map, access_bits(access))?;
+pub(crate) fn reg_mr(actor: &Actor, op: &RegMr) -> Result<Done, Stop> {
+    let map = actor.map(&op.map)?;
+    let region = actor.device()?.register(map, access_bits(&op.access))?;
     let public = RemoteRegion {
-        owner: actor.part.name.clone(),
+        owner: actor.name.borrow().clone(),
         rkey: region.rkey,
         address: map.start().addr() as u64,
         len: map.len() as u64,
     };
-    Ok(Done { value: 0, more: More::Region(public), thing: Some(Thing::Region(region)) })
+    Ok(Done { more: More::Region(public), thing: Some(Thing::Region(region)), ..Done::default() })
 }
 
 /// ibv_dereg_mr(3).
-pub(crate) fn dereg_mr(actor: &mut Actor, handle: &Handle) -> Result<Done, Stop> {
-    if !matches!(actor.things.get(handle.id()), Some(Thing::Region(_))) {
-        return Err(wrong_thing(handle, actor.things.get(handle.id()), "memory region"));
-    }
-    if let Some(Thing::Region(region)) = actor.things.remove(handle.id()) {
-        region.deregister()?;
-    }
+pub(crate) fn dereg_mr(actor: &Actor, op: &DeregMr) -> Result<Done, Stop> {
+    let region = match actor.things.borrow().get(op.mr.id()) {
+        Some(Thing::Region(region)) => *region,
+        other => return Err(wrong_thing(&op.mr, other, "memory region")),
+    };
+    actor.forget(&op.mr);
+    region.deregister()?;
     Ok(Done::default())
 }
 
+/// The uverbs file of this actor's context.
+pub(crate) fn uverbs_fd(actor: &Actor) -> Result<Done, Stop> {
+    let fd = actor.device()?.uverbs_fd().ok_or_else(|| not_issued("the context has no uverbs file"))?;
+    Ok(Done::fd(fd))
+}
+
 /// First half of a connection: our queue pair.
-pub(crate) fn make_pair(actor: &mut Actor, peer: String) -> Result<Done, Stop> {
+pub(crate) fn make_pair(actor: &Actor, peer: String) -> Result<Done, Stop> {
     let gid_index = gid_index(actor)?;
-    if let Some((old, _)) = actor.pairs.remove(&peer) {
+    if let Some((old, _)) = actor.pairs.borrow_mut().remove(&peer) {
         old.destroy();
     }
     let device = actor.device()?;
@@ -57,14 +64,15 @@ pub(crate) fn make_pair(actor: &mut Actor, peer: String) -> Result<Done, Stop> {
     // Any start will do; one that differs per queue pair keeps late packets of an old one out.
     let psn = pair.number.wrapping_mul(0x9e37) & 0x00ff_ffff;
     let end = PairEnd { number: pair.number, psn, gid };
-    actor.pairs.insert(peer, (pair, psn));
+    actor.pairs.borrow_mut().insert(peer, (pair, psn));
     Ok(Done { more: More::Pair(end), ..Done::default() })
 }
 
 /// Second half: connected with the peer's.
 pub(crate) fn join_pair(actor: &Actor, peer: &str, end: PairEnd) -> Result<Done, Stop> {
     let gid_index = gid_index(actor)?;
-    let (pair, psn) = actor.pairs.get(peer).ok_or_else(|| not_issued(format!("no queue pair for {peer}")))?;
+    let pairs = actor.pairs.borrow();
+    let (pair, psn) = pairs.get(peer).ok_or_else(|| not_issued(format!("no queue pair for {peer}")))?;
     pair.connect(gid_index, &end.gid, end.number, (end.psn, *psn))?;
     Ok(Done::default())
 }
@@ -74,8 +82,8 @@ fn gid_index(actor: &Actor) -> Result<u32, Stop> {
 }
 
 /// RDMA WRITE of a pattern, whose offsets are those of the region.
-pub(crate) fn write(actor: &Actor, aid: &Aid, at_kib: u64, len_kib: u64, seed: u8) -> Result<Done, Stop> {
-    let (at, len) = (length(at_kib)?, length(len_kib)?);
+pub(crate) fn write(actor: &Actor, aid: &Aid, op: &RdmaWrite) -> Result<Done, Stop> {
+    let (at, len, seed) = (length(op.at_kib)?, length(op.len_kib)?, op.pattern);
     let local = buffer(len, |offset| pattern_byte(seed, offset + at as u64))?;
     let sent = transfer(actor, aid, Direction::Write, local, at as u64);
     local.unmap()?;
@@ -83,15 +91,15 @@ pub(crate) fn write(actor: &Actor, aid: &Aid, at_kib: u64, len_kib: u64, seed: u
 }
 
 /// RDMA READ, compared with a pattern.
-pub(crate) fn read(actor: &Actor, aid: &Aid, at_kib: u64, len_kib: u64, seed: u8) -> Result<Done, Stop> {
-    let (at, len) = (length(at_kib)?, length(len_kib)?);
+pub(crate) fn read(actor: &Actor, aid: &Aid, op: &RdmaRead) -> Result<Done, Stop> {
+    let (at, len, seed) = (length(op.at_kib)?, length(op.len_kib)?, op.pattern);
     // Other bytes than the wanted ones, so that a read that copies nothing is seen.
     let local = buffer(len, |offset| !pattern_byte(seed, offset + at as u64))?;
     let received = transfer(actor, aid, Direction::Read, local, at as u64);
     let other = local.find_other(0, len, |offset, got| got == pattern_byte(seed, offset + at as u64));
     local.unmap()?;
     received?;
-    match other.flatten() {
+    match other.unwrap_or_default() {
         Some((offset, got)) => Err(Stop(differs(seed, offset + at as u64, got))),
         None => Ok(Done::default()),
     }
@@ -110,10 +118,10 @@ fn buffer(len: usize, byte: impl Fn(u64) -> u8) -> Result<Mapping, Stop> {
 fn transfer(actor: &Actor, aid: &Aid, direction: Direction, local: Mapping, at: u64) -> Result<(), Stop> {
     let target = aid.region.as_ref().ok_or_else(|| not_issued("that memory region was never registered"))?;
     let device = actor.device()?;
-    let (pair, _) = actor
-        .pairs
+    let pairs = actor.pairs.borrow();
+    let (pair, _) = pairs
         .get(&target.owner)
-        .ok_or_else(|| not_issued(format!("{} is not connected to {}", actor.part.name, target.owner)))?;
+        .ok_or_else(|| not_issued(format!("{} is not connected to {}", actor.name.borrow(), target.owner)))?;
     let len = u32::try_from(local.len()).map_err(|_| not_issued("a transfer is shorter than 4 GiB"))?;
     let remote = Remote { address: target.address.wrapping_add(at), rkey: target.rkey };
     let region = device.register(local, LOCAL_WRITE)?;

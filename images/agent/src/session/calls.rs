@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Issuing steps and waiting for them.
 
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use holdfast_protocol::op::{RdmaRead, RdmaWrite, ReceiveFd, SendFd, Violate};
 use holdfast_protocol::{Fact, Op, Outcome, Place, Violation};
 
 use super::cast::{End, Heard};
@@ -10,42 +13,74 @@ use super::{Pending, Session};
 use crate::clock::now_ms;
 use crate::procfs;
 use crate::progress::{Limit, Watch};
-use crate::wire::{Aid, Answer, Call, More};
+use crate::wire::{Aid, Answer, Call, More, SIGNAL_TAG};
+
+/// How long a fork's child may take to be ready; a debug kernel under emulation needs seconds.
+const CHILD_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Session {
-    /// Issues a step: afterwards it is pending, or settled because it could not be issued.
-    pub(super) fn issue(&mut self, step: &str, actor: &str, op: Op) -> Result<(), String> {
+    /// Issues a step: afterwards it is pending, or settled: because it could not be issued, or because it is
+    /// one that the session does itself, for which it takes as long as `wait_ms` says.
+    pub(super) fn issue(
+        &mut self,
+        step: &str,
+        actor: &str,
+        op: Op,
+        wait_ms: Option<u64>,
+    ) -> Result<(), String> {
         if self.pending.contains_key(step) {
             return Err(format!("step {step} is still on its way"));
         }
         self.settled.remove(step);
+        if let Op::Received(op) = &op {
+            self.receive(step, actor, &op.handler, wait_ms);
+            return Ok(());
+        }
         if let Some(why) = self.absent(actor) {
             self.settle_now(step, actor, Outcome::NotIssued { why });
             return Ok(());
         }
-        if let Op::Connect { to } = op {
-            self.connect(step, actor, &to);
-            return Ok(());
-        }
-        if let Op::Violate { what: what @ (Violation::CorruptExt4 | Violation::CorruptXfs) } = op {
-            self.corrupt.push(if what == Violation::CorruptExt4 { Place::Ext4 } else { Place::Xfs });
-            self.settle_now(step, actor, Outcome::Returned(0));
-            return Ok(());
-        }
-        match self.aid(&op) {
-            Ok(aid) => {
-                let call = Call::Do { tag: step.to_owned(), op, aid };
-                // Before the actor hears of it: no time of the step's may go unwatched.
-                let watch = self.progress.watch();
-                if self.cast.tell(actor, &call) {
-                    self.begin(step, actor, watch);
-                } else {
-                    let why = format!("actor {actor} cannot be reached");
+        match op {
+            Op::Connect(op) => self.connect(step, actor, &op.to),
+            Op::Wait(op) => self.wait_for_end(step, actor, &op.actor, wait_ms),
+            Op::Violate(Violate { what: what @ (Violation::CorruptExt4 | Violation::CorruptXfs) }) => {
+                self.corrupt.push(if what == Violation::CorruptExt4 { Place::Ext4 } else { Place::Xfs });
+                self.settle_now(step, actor, Outcome::Returned(0));
+            }
+            op => {
+                if let Err(why) = self.hand_over(step, actor, op) {
                     self.settle_now(step, actor, Outcome::NotIssued { why });
                 }
             }
-            Err(why) => self.settle_now(step, actor, Outcome::NotIssued { why }),
         }
+        Ok(())
+    }
+
+    /// Tells an actor to do an operation.
+    fn hand_over(&mut self, step: &str, actor: &str, op: Op) -> Result<(), String> {
+        match &op {
+            Op::SendFd(SendFd { to: peer, .. }) | Op::ReceiveFd(ReceiveFd { from: peer }) => {
+                self.link(actor, peer)?;
+            }
+            _ => {}
+        }
+        let aid = self.aid(&op)?;
+        let cradle = match &op {
+            Op::Fork(op) => Some((op.into.clone(), UnixStream::pair().map_err(|error| error.to_string())?)),
+            _ => None,
+        };
+        let call = Call::Do { tag: step.to_owned(), op, aid };
+        // Before the actor hears of it: no time of the step's may go unwatched.
+        let watch = self.progress.watch();
+        let mut told = self.cast.tell(actor, &call);
+        if let Some((child, (ours, theirs))) = cradle {
+            told = told && self.cast.pass(actor, theirs.as_fd());
+            self.cradles.insert(child, ours);
+        }
+        if !told {
+            return Err(format!("actor {actor} cannot be reached"));
+        }
+        self.begin(step, actor, watch);
         Ok(())
     }
 
@@ -76,16 +111,22 @@ impl Session {
 
     fn aid(&self, op: &Op) -> Result<Aid, String> {
         let mut aid = Aid::default();
-        match op {
-            Op::Kill { actor, .. } => {
-                let player =
-                    self.cast.players.get(actor).ok_or_else(|| format!("there is no actor {actor}"))?;
-                if player.end.is_some() {
-                    return Err(format!("actor {actor} is gone"));
-                }
-                aid.pid = Some(player.pid());
+        if let Some(actor) = named_actor(op) {
+            let player = self.cast.players.get(actor).ok_or_else(|| format!("there is no actor {actor}"))?;
+            if player.end.is_some() {
+                return Err(format!("actor {actor} is gone"));
             }
-            Op::RdmaWrite { mr, .. } | Op::RdmaRead { mr, .. } => {
+            aid.pid = Some(player.pid());
+        }
+        match op {
+            Op::Fork(op) => {
+                if self.cast.players.contains_key(&op.into) {
+                    return Err(format!("actor {} is there already", op.into));
+                }
+                let setup = self.unborn.get(&op.into);
+                aid.child = Some(setup.ok_or_else(|| format!("no actor {} is to be forked", op.into))?.clone());
+            }
+            Op::RdmaWrite(RdmaWrite { mr, .. }) | Op::RdmaRead(RdmaRead { mr, .. }) => {
                 let region = self.regions.get(mr.id());
                 aid.region =
                     Some(region.ok_or_else(|| format!("${} is not a memory region", mr.id()))?.clone());
@@ -97,62 +138,108 @@ impl Session {
 
     /// Waits for a step; its fact says `Blocked` when it has not returned by then.
     pub(super) fn wait(&mut self, step: &str, wait_ms: u64) -> Result<Fact, String> {
-        if let Some(pending) = self.pending.get(step) {
-            let actor = pending.actor.clone();
-            self.listen(step, &actor, &self.progress.within(Duration::from_millis(wait_ms)));
-        }
+        let begin_ms = now_ms();
+        let of_handler = self.handled.get(step).cloned();
+        let (actor, at_ms) = match (self.pending.get(step), of_handler) {
+            (Some(pending), _) => (pending.actor.clone(), pending.at_ms),
+            (None, Some(actor)) => (actor, begin_ms),
+            (None, None) => {
+                let fact = self.settled.get(step).cloned();
+                return fact.ok_or_else(|| format!("step {step} was never issued"));
+            }
+        };
+        self.listen(step, &actor, &self.progress.within(Duration::from_millis(wait_ms)));
         if let Some(fact) = self.settled.get(step) {
             return Ok(fact.clone());
         }
-        let pending = self.pending.get(step).ok_or_else(|| format!("step {step} was never issued"))?;
-        let pid = self.cast.players.get(&pending.actor).map_or(0, super::cast::Player::pid);
+        let outcome = self.blocked(&actor);
+        let took_ms = now_ms().saturating_sub(at_ms);
+        Ok(self.fact(step, &actor, outcome, at_ms, took_ms))
+    }
+
+    /// Where an actor is that has not come back.
+    pub(super) fn blocked(&self, actor: &str) -> Outcome {
+        let pid = self.cast.players.get(actor).map_or(0, super::cast::Player::pid);
         let procfs::Whereabouts { state, wchan, stack } = procfs::whereabouts(pid);
-        let outcome = Outcome::Blocked { state, wchan, stack };
-        let took_ms = now_ms().saturating_sub(pending.at_ms);
-        Ok(self.fact(step, &pending.actor, outcome, pending.at_ms, took_ms))
+        Outcome::Blocked { state, wchan, stack }
     }
 
     /// Listens to an actor until its step is settled or the time is over.
     fn listen(&mut self, step: &str, actor: &str, limit: &Limit) {
-        loop {
+        while !self.settled.contains_key(step) {
             match self.cast.hear(actor, limit) {
-                Heard::Answer(answer) if answer.tag == step => {
-                    self.take(step, actor, answer);
-                    return;
-                }
-                // A late answer to a call that was given up.
-                Heard::Answer(_) => {}
+                Heard::Answer(answer) => self.sort(actor, answer),
                 Heard::Gone(End { outcome, at_ms: end_ms }) => {
                     let at_ms = self.pending.get(step).map_or(end_ms, |pending| pending.at_ms);
                     let took_ms = end_ms.saturating_sub(at_ms);
                     let fact = self.fact(step, actor, outcome, at_ms, took_ms);
                     self.settle(step, fact);
-                    return;
                 }
                 Heard::Silence => return,
             }
         }
     }
 
-    fn take(&mut self, step: &str, actor: &str, answer: Answer) {
-        let Answer { tag: _, outcome, at_ms, took_ms, more } = answer;
+    /// Puts an answer where it belongs: a step's, a handler's, or that of a call that was given up.
+    pub(super) fn sort(&mut self, actor: &str, answer: Answer) {
+        if let Some(handler) = answer.tag.strip_prefix(SIGNAL_TAG) {
+            if let Outcome::Signalled(signal) = answer.outcome {
+                let key = (actor.to_owned(), handler.to_owned());
+                self.signals.entry(key).or_default().push_back((signal, answer.at_ms));
+            }
+        } else if self.pending.contains_key(&answer.tag) {
+            if let Some(player) = self.cast.players.get_mut(actor) {
+                player.busy = None;
+            }
+            self.take(actor, answer);
+        } else if self.handled.contains_key(&answer.tag) {
+            self.take(actor, answer);
+        }
+    }
+
+    fn take(&mut self, actor: &str, answer: Answer) {
+        let Answer { tag: step, mut outcome, at_ms, took_ms, more } = answer;
         match more {
             More::Region(region) => {
-                self.regions.insert(step.to_owned(), region);
+                self.regions.insert(step.clone(), region);
             }
             More::Keeper(pid) => self.keepers.push(pid),
+            More::Child(name, pid) => {
+                if let Err(why) = self.greet(&name, pid) {
+                    outcome = Outcome::NotIssued { why };
+                }
+            }
             More::Nothing | More::Pair(_) => {}
         }
-        if let Some(player) = self.cast.players.get_mut(actor) {
-            player.busy = None;
+        let fact = self.fact(&step, actor, outcome, at_ms, took_ms);
+        self.settle(&step, fact);
+    }
+
+    /// Takes in the child of a fork and waits until it is ready.
+    fn greet(&mut self, name: &str, pid: i32) -> Result<(), String> {
+        let stream = self.cradles.remove(name).ok_or_else(|| format!("nobody was to become {name}"))?;
+        self.cast.adopt(name.to_owned(), pid, stream).map_err(|error| format!("child {name}: {error}"))?;
+        match self.cast.hear(name, &self.progress.within(CHILD_TIMEOUT)) {
+            Heard::Answer(Answer { outcome: Outcome::NotIssued { why }, .. }) => Err(why),
+            Heard::Answer(_) | Heard::Gone(_) => Ok(()),
+            Heard::Silence => Err(format!("child {name} is not ready after {CHILD_TIMEOUT:?}")),
         }
-        let fact = self.fact(step, actor, outcome, at_ms, took_ms);
-        self.settle(step, fact);
     }
 
     /// A fact about a stretch of time that was watched.
     pub(super) fn fact(&self, step: &str, actor: &str, outcome: Outcome, at_ms: u64, took_ms: u64) -> Fact {
         let stalled_ms = self.progress.stalled_ms(at_ms, took_ms);
         Fact { step: step.to_owned(), actor: actor.to_owned(), outcome, at_ms, took_ms, stalled_ms }
+    }
+}
+
+/// The other actor, whose process an operation is about.
+fn named_actor(op: &Op) -> Option<&str> {
+    match op {
+        Op::Kill(op) => Some(&op.actor),
+        Op::SetOwn(op) => op.actor.as_deref().or(op.group.as_deref()),
+        Op::SetOwnEx(op) => Some(&op.actor),
+        Op::SetGroup(op) => op.join.as_deref(),
+        _ => None,
     }
 }

@@ -134,6 +134,28 @@ impl Cast {
         self.players.get_mut(name).is_some_and(|player| write_frame(&mut player.process.stream, call).is_ok())
     }
 
+    /// Sends a descriptor behind a call that announced it. `false` when the actor is gone.
+    pub(super) fn pass(&mut self, name: &str, fd: BorrowedFd<'_>) -> bool {
+        let player = self.players.get(name);
+        player.is_some_and(|player| sys::send_fd(player.process.stream.as_fd(), fd).is_ok())
+    }
+
+    /// Takes in an actor that another one has made by a fork.
+    pub(super) fn adopt(&mut self, name: String, pid: i32, stream: UnixStream) -> io::Result<()> {
+        // One that has ended already was reaped, or will be: its number is its own until then.
+        let pidfd = match sys::pidfd_open(pid) {
+            Ok(pidfd) => pidfd,
+            Err(errno) if self.ends.contains_key(&pid) => {
+                sys::pidfd_open(std::process::id().cast_signed()).map_err(|_| io::Error::from(errno))?
+            }
+            Err(errno) => return Err(errno.into()),
+        };
+        let end = self.ends.get(&pid).map(|outcome| End { outcome: outcome.clone(), at_ms: now_ms() });
+        let process = Process { pid, pidfd, stream: File::from(OwnedFd::from(stream)) };
+        self.players.insert(name, Player { busy: None, end, process, was_spare: false, hung_up: false });
+        Ok(())
+    }
+
     /// Waits for an actor's next answer or its end.
     pub(super) fn hear(&mut self, name: &str, limit: &Limit) -> Heard {
         self.reap();

@@ -64,7 +64,7 @@ impl Session {
                         (other, _) => Err(other),
                     };
                 }
-                Heard::Answer(_) => {}
+                Heard::Answer(other) => self.sort(name, other),
                 Heard::Gone(_) => return Err(not_issued(format!("actor {name} ended while it was connected"))),
                 Heard::Silence => {
                     return Err(not_issued(format!("actor {name} did not answer within {HALF_TIMEOUT:?}")));

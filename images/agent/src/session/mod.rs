@@ -8,17 +8,20 @@ mod cast;
 mod connect;
 mod finish;
 mod prepare;
+mod signals;
 mod umount;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_protocol::{
-    Awake, Fact, FrameError, Oracles, Order, Outcome, Place, Reply, read_frame, write_frame,
+    ActorSetup, Awake, Fact, FrameError, Oracles, Order, Outcome, Place, Reply, Signalled, read_frame,
+    write_frame,
 };
 use nix::mount::{MntFlags, umount2};
 use nix::time::{ClockId, clock_gettime, clock_settime};
@@ -73,6 +76,16 @@ pub(crate) struct Session {
     settled: BTreeMap<String, Fact>,
     /// Public parts of memory regions by the step that made them.
     regions: BTreeMap<String, RemoteRegion>,
+    /// Signals that handlers have got and no step was given, oldest first, by actor and handler.
+    signals: BTreeMap<(String, String), VecDeque<(Signalled, u64)>>,
+    /// The steps that handlers run, and the actor whose handler it is.
+    handled: BTreeMap<String, String>,
+    /// Actors that a fork is to make.
+    unborn: BTreeMap<String, ActorSetup>,
+    /// Our ends of the streams of actors that a fork is making.
+    cradles: BTreeMap<String, UnixStream>,
+    /// Pairs of actors that a socket joins, each in order.
+    links: BTreeSet<(String, String)>,
     /// Processes that hold on purpose what an oracle must find.
     keepers: Vec<i32>,
     /// File systems whose metadata is to be damaged when they are unmounted.
@@ -124,6 +137,11 @@ impl Session {
             pending: BTreeMap::new(),
             settled: BTreeMap::new(),
             regions: BTreeMap::new(),
+            signals: BTreeMap::new(),
+            handled: BTreeMap::new(),
+            unborn: BTreeMap::new(),
+            cradles: BTreeMap::new(),
+            links: BTreeSet::new(),
             keepers: Vec::new(),
             corrupt: Vec::new(),
             before: None,
@@ -172,10 +190,11 @@ impl Session {
             }
             Order::CheckConfig { requests } => procfs::config_mismatches(&requests).map(Reply::Config),
             Order::Prepare(setup) => self.prepare(setup).map(Reply::Prepared),
-            Order::Do { step, actor, op, wait_ms } => {
-                self.issue(&step, &actor, op).and_then(|()| self.wait(&step, wait_ms)).map(Reply::Fact)
-            }
-            Order::Start { step, actor, op } => self.issue(&step, &actor, op).map(|()| {
+            Order::Do { step, actor, op, wait_ms } => self
+                .issue(&step, &actor, op, Some(wait_ms))
+                .and_then(|()| self.wait(&step, wait_ms))
+                .map(Reply::Fact),
+            Order::Start { step, actor, op } => self.issue(&step, &actor, op, None).map(|()| {
                 let started = self.pending.get(&step).map(|pending| pending.at_ms);
                 let settled = self.settled.get(&step).map(|fact| fact.at_ms);
                 Reply::Started { at_ms: started.or(settled).unwrap_or_else(now_ms) }

@@ -2,6 +2,7 @@
 //! Before the first step: files that are written, synced and shown to be DAX, actors, the mark in
 //! the kernel log, the base line of the oracles.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -16,7 +17,7 @@ use super::{Before, Session};
 use crate::ops::files::read_range;
 use crate::ops::{difference, pattern};
 use crate::sys::{self, Mapping};
-use crate::wire::{Answer, DeclaredFile, Part};
+use crate::wire::{Answer, DeclaredFile, Part, handler_step};
 
 /// How long an actor may take to be ready; a debug kernel under emulation needs seconds.
 const ACTOR_TIMEOUT: Duration = Duration::from_secs(60);
@@ -48,8 +49,20 @@ impl Session {
         }
         let mut facts = Vec::new();
         for (name, file) in &files {
-            facts.push(self.make_file(name, file)?);
+            let declared = self.declare(name, file)?;
+            if !file.absent {
+                facts.push(make_file(name, file, &declared)?);
+            }
+            self.files.insert(name.clone(), declared);
         }
+        for (name, actor) in &actors {
+            for (handler, setup) in &actor.on_signal {
+                let steps = setup.run.iter().map(|run| handler_step(handler, &run.id));
+                self.handled.extend(steps.map(|step| (step, name.clone())));
+            }
+        }
+        let (unborn, actors) = actors.into_iter().partition(|(_, actor)| actor.forked);
+        self.unborn = unborn;
         self.start_actors(actors)?;
         // The kernel log escapes what is not ASCII, and the mark would not be found again.
         let case: String = case.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect();
@@ -80,7 +93,8 @@ impl Session {
         fs::write(&path, value).map_err(|error| format!("sysctl {name} = {value}: {error}"))
     }
 
-    fn make_file(&mut self, name: &str, setup: &FileSetup) -> Result<FileFact, String> {
+    /// Where a file is, or is to be.
+    fn declare(&self, name: &str, setup: &FileSetup) -> Result<DeclaredFile, String> {
         if name.is_empty() || name.contains('/') || name.starts_with('.') {
             return Err(format!("file {name:?}: not a plain file name"));
         }
@@ -88,31 +102,21 @@ impl Session {
         let place =
             place.ok_or_else(|| format!("file {name}: this machine has no {:?} that is ready", setup.on))?;
         let path = if setup.on == Place::Devdax { place.clone() } else { place.join(name) };
-        let len = usize::try_from(setup.size_kib).ok().and_then(|kib| kib.checked_mul(1024));
-        let len = len.ok_or_else(|| format!("file {name}: {} KiB are too many", setup.size_kib))?;
-        let trouble = |errno: Errno| format!("file {name} ({}): {errno}", path.display());
-        let file = fill(&path, setup.on, len, setup.pattern)
-            .map_err(|error| format!("file {name} ({}): {error}", path.display()))?;
-        let found = read_range(&file, setup.on, 0, len).map_err(trouble)?;
-        let fact = FileFact {
-            name: name.to_owned(),
-            on: setup.on,
-            statx_dax: setup.on == Place::Devdax || sys::statx_dax(&file).map_err(trouble)?,
-            map_sync: setup.on == Place::Devdax || map_sync(&file),
-            filled: found.len() == len && difference(setup.pattern, 0, &found).is_none(),
-        };
-        self.files.insert(name.to_owned(), DeclaredFile { path, on: setup.on });
-        Ok(fact)
+        Ok(DeclaredFile { path, on: setup.on })
     }
 
     /// Starts all actors, then waits for all of them: their start-up overlaps.
-    fn start_actors(&mut self, actors: std::collections::BTreeMap<String, ActorSetup>) -> Result<(), String> {
+    fn start_actors(&mut self, actors: BTreeMap<String, ActorSetup>) -> Result<(), String> {
         let files = self.files.clone();
         let rdma = self.stage.rdma.clone();
+        let device = |place: &Place| self.stage.devices.get(place).cloned();
+        let places: BTreeMap<_, _> =
+            self.stage.places.iter().map(|(place, path)| (*place, (path.clone(), device(place)))).collect();
         let part = |name: &str, setup: &ActorSetup| Part {
             name: name.to_owned(),
             setup: setup.clone(),
             files: files.clone(),
+            places: places.clone(),
             rdma: rdma.clone(),
         };
         for (name, setup) in &actors {
@@ -137,6 +141,24 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Makes a declared file and looks at what it became.
+fn make_file(name: &str, setup: &FileSetup, declared: &DeclaredFile) -> Result<FileFact, String> {
+    let path = &declared.path;
+    let len = usize::try_from(setup.size_kib).ok().and_then(|kib| kib.checked_mul(1024));
+    let len = len.ok_or_else(|| format!("file {name}: {} KiB are too many", setup.size_kib))?;
+    let trouble = |errno: Errno| format!("file {name} ({}): {errno}", path.display());
+    let file = fill(path, setup.on, len, setup.pattern)
+        .map_err(|error| format!("file {name} ({}): {error}", path.display()))?;
+    let found = read_range(&file, setup.on, 0, len).map_err(trouble)?;
+    Ok(FileFact {
+        name: name.to_owned(),
+        on: setup.on,
+        statx_dax: setup.on == Place::Devdax || sys::statx_dax(&file).map_err(trouble)?,
+        map_sync: setup.on == Place::Devdax || map_sync(&file),
+        filled: found.len() == len && difference(setup.pattern, 0, &found).is_none(),
+    })
 }
 
 /// Writes a pattern over the whole length, so that no extent stays unwritten, and syncs it.

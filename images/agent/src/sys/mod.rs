@@ -4,127 +4,55 @@
 //! Together with [`crate::verbs`] the only place of the agent where `unsafe` may stand.
 #![expect(unsafe_code, reason = "system calls without a safe wrapper")]
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
 
-/// A mapping of this process. Dropping it does nothing: munmap(2) is a step of its own, and what
-/// is still mapped goes with the process.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Mapping {
-    start: *mut u8,
-    len: usize,
+mod fcntl;
+mod memory;
+mod process;
+mod signals;
+
+pub(crate) use fcntl::{F_GETSIG, F_SETSIG, dup_onto, fcntl, is_open, memfd, owner, set_owner_ex};
+pub(crate) use memory::{Broken, Mapping, Request, guard};
+pub(crate) use process::{Forked, fork_for_parent, receive_fd, send_fd};
+pub(crate) use signals::{
+    Info, close_to_signals, exposed, ignore_signal, in_handler, install, keep_from_main, serve_by_thread, share,
+};
+
+/// The number of a descriptor that a step made. What is closed, replaced or passed on is the scenario's
+/// business, so nothing owns it here: a number that is not open any more is EBADF, and that is a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Number(RawFd);
+
+impl Number {
+    /// Standard input.
+    pub(crate) const STDIN: Self = Self(0);
+
+    /// The bare number.
+    #[must_use]
+    pub(crate) const fn raw(self) -> RawFd {
+        self.0
+    }
+
+    /// A number that is known from elsewhere; `None` if it cannot be one.
+    #[must_use]
+    pub(crate) fn of(fd: RawFd) -> Option<Self> {
+        (fd >= 0).then_some(Self(fd))
+    }
 }
 
-impl Mapping {
-    /// mmap(2) with PROT_READ and PROT_WRITE.
-    ///
-    /// # Errors
-    /// The errno of mmap(2).
-    pub(crate) fn new(len: usize, flags: i32, fd: Option<BorrowedFd<'_>>, offset: u64) -> Result<Self, Errno> {
-        let fd = fd.map_or(-1, |fd| fd.as_raw_fd());
-        let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
-        // SAFETY: no address is asked for and MAP_FIXED is not among the flags callers can name, so
-        // no existing mapping is replaced.
-        let start =
-            unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset) };
-        if start == libc::MAP_FAILED {
-            return Err(Errno::last());
-        }
-        Ok(Self { start: start.cast(), len })
+impl From<OwnedFd> for Number {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd.into_raw_fd())
     }
+}
 
-    /// Length in bytes.
-    #[must_use]
-    pub(crate) const fn len(self) -> usize {
-        self.len
-    }
-
-    /// Where it starts.
-    #[must_use]
-    pub(crate) const fn start(self) -> *mut u8 {
-        self.start
-    }
-
-    /// munmap(2) of all of it.
-    ///
-    /// # Errors
-    /// The errno of munmap(2).
-    pub(crate) fn unmap(self) -> Result<(), Errno> {
-        // SAFETY: the range came from mmap(2); callers forget the mapping with this call, and no
-        // reference into it is ever handed out.
-        Errno::result(unsafe { libc::munmap(self.start.cast(), self.len) }).map(drop)
-    }
-
-    /// MADV_POPULATE_WRITE, or MADV_POPULATE_READ: fault every page in.
-    ///
-    /// # Errors
-    /// The errno of madvise(2); EFAULT where a store would be SIGBUS.
-    pub(crate) fn populate(self, write: bool) -> Result<(), Errno> {
-        let advice = if write { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
-        // SAFETY: populating changes no byte of the mapping.
-        Errno::result(unsafe { libc::madvise(self.start.cast(), self.len, advice) }).map(drop)
-    }
-
-    /// Stores `byte(offset)` at each offset of a range. A range whose pages are gone kills the
-    /// caller with SIGBUS, as it should.
-    ///
-    /// # Errors
-    /// `None` when the range is not within the mapping.
-    pub(crate) fn store(self, at: usize, len: usize, byte: impl Fn(u64) -> u8) -> Option<()> {
-        if at.checked_add(len)? > self.len {
-            return None;
-        }
-        for index in at..at + len {
-            // SAFETY: within the mapping, checked above; volatile, because another process or a
-            // device may look at the same byte.
-            unsafe { self.start.add(index).write_volatile(byte(index as u64)) };
-        }
-        Some(())
-    }
-
-    /// Loads each byte of a range and hands it to `wanted` until that says no; offset and value of that
-    /// byte, if there is one. The bare `bool` lets the loop be one: a call for each byte is fifteen times
-    /// slower in an emulated machine, where a return is a search for the code to go on with.
-    ///
-    /// # Errors
-    /// The outer `None` when the range is not within the mapping.
-    pub(crate) fn find_other(
-        self,
-        at: usize,
-        len: usize,
-        mut wanted: impl FnMut(u64, u8) -> bool,
-    ) -> Option<Option<(u64, u8)>> {
-        if at.checked_add(len)? > self.len {
-            return None;
-        }
-        for index in at..at + len {
-            // SAFETY: within the mapping, checked above; volatile for the reason given in `store`.
-            let byte = unsafe { self.start.add(index).read_volatile() };
-            if !wanted(index as u64, byte) {
-                return Some(Some((index as u64, byte)));
-            }
-        }
-        Some(None)
-    }
-
-    /// vmsplice(2) of `len` bytes at `at` into a pipe: the pipe then holds references to the pages.
-    ///
-    /// # Errors
-    /// The errno of vmsplice(2); EFAULT when the range is not within the mapping.
-    pub(crate) fn vmsplice(self, pipe: BorrowedFd<'_>, at: usize, len: usize) -> Result<usize, Errno> {
-        if at.checked_add(len).is_none_or(|end| end > self.len) {
-            return Err(Errno::EFAULT);
-        }
-        // SAFETY: the kernel only reads the range, which lies within the mapping.
-        let sent = unsafe {
-            let iov = libc::iovec { iov_base: self.start.add(at).cast(), iov_len: len };
-            libc::vmsplice(pipe.as_raw_fd(), &raw const iov, 1, 0)
-        };
-        Errno::result(sent).map(isize::cast_unsigned)
+impl AsFd for Number {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: not negative by construction. It may be closed meanwhile: no Rust object owns a number
+        // that steps play with, so nothing but those steps is surprised.
+        unsafe { BorrowedFd::borrow_raw(self.0) }
     }
 }
 
@@ -278,15 +206,6 @@ pub(crate) fn inherited_fd(fd: RawFd) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// fcntl(2) F_SETLEASE of a read lease, which nix does not wrap.
-///
-/// # Errors
-/// The errno of fcntl(2).
-pub(crate) fn read_lease(file: BorrowedFd<'_>) -> Result<(), Errno> {
-    // SAFETY: plain numbers go in, the descriptor is open for as long as it is borrowed.
-    Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) }).map(drop)
-}
-
 /// kill(2), with real-time signals, which nix's `Signal` cannot name.
 ///
 /// # Errors
@@ -331,32 +250,4 @@ pub(crate) fn exit_now(code: i32) -> ! {
 #[must_use]
 pub(crate) fn sigrtmin() -> i32 {
     libc::SIGRTMIN()
-}
-
-/// How many signals the recording handler has seen.
-pub(crate) static SIGNALS_SEEN: AtomicU32 = AtomicU32::new(0);
-
-extern "C" fn record(_signal: i32) {
-    SIGNALS_SEEN.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Installs a handler that counts and returns.
-///
-/// # Errors
-/// The errno of sigaction(2).
-pub(crate) fn record_signal(signal: i32, restart: bool) -> Result<(), Errno> {
-    let flags = if restart { SaFlags::SA_RESTART } else { SaFlags::empty() };
-    if let Ok(signal) = Signal::try_from(signal) {
-        let action = SigAction::new(SigHandler::Handler(record), flags, SigSet::empty());
-        // SAFETY: the handler touches one atomic only, which is safe in a signal handler.
-        return unsafe { nix::sys::signal::sigaction(signal, &action) }.map(drop);
-    }
-    // SAFETY: an all-zero sigaction is valid; the handler is the same as above.
-    let result = unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = record as extern "C" fn(i32) as usize;
-        action.sa_flags = flags.bits();
-        libc::sigaction(signal, &raw const action, ptr::null_mut())
-    };
-    Errno::result(result).map(drop)
 }

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Operations on RDMA devices, memory regions and queue pairs.
+
+use super::{Access, Handle, arguments};
+
+arguments! {
+    /// ibv_reg_mr(3) of a whole mapping: a long-term pin. Its result is a memory region.
+    RegMr {
+        /// The mapping.
+        map: Handle,
+        /// IBV_ACCESS_* flags; none means local read only.
+        #[serde(default)]
+        access: Vec<Access>,
+    }
+
+    /// ibv_dereg_mr(3).
+    DeregMr {
+        /// The memory region.
+        mr: Handle,
+    }
+
+    /// Connects a reliable queue pair (RC) of this actor with one of another actor.
+    Connect {
+        /// The other actor; it must not be inside a blocked call.
+        to: String,
+    }
+
+    /// RDMA WRITE of a pattern into another actor's region, over the queue pair between the two.
+    /// `ok` when the completion says IBV_WC_SUCCESS.
+    RdmaWrite {
+        /// The other actor's region.
+        mr: Handle,
+        /// Offset in the region.
+        at_kib: u64,
+        /// Length.
+        len_kib: u64,
+        /// The seed.
+        pattern: u8,
+    }
+
+    /// RDMA READ from another actor's region, compared with a pattern.
+    RdmaRead {
+        /// The other actor's region.
+        mr: Handle,
+        /// Offset in the region.
+        at_kib: u64,
+        /// Length.
+        len_kib: u64,
+        /// The seed.
+        pattern: u8,
+    }
+
+    /// The uverbs file of this actor's RDMA context (`ibv_context.cmd_fd`) as a descriptor: the very number
+    /// that libibverbs uses, no duplicate. Its value is the number.
+    UverbsFd {}
+}
