@@ -40,6 +40,10 @@ pub struct DeclaredSplat {
     pub reason: String,
 }
 
+/// The clause that a look for damage proves, if the contract has it: nothing is written into another file.
+pub const NO_STALE_WRITE: &str = "no-stale-write";
+/// Nor read out of it.
+pub const NO_STALE_READ: &str = "no-stale-read";
 /// The clause that the standing oracles prove after every case, if the contract has it.
 pub const PINS_BALANCED: &str = "pins-balanced";
 

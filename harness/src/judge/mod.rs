@@ -212,6 +212,9 @@ fn verdict(
             ..Verdict::because(Kind::Fail, bad.got.clone())
         };
     }
+    if let Some(why) = record.oracles.as_ref().and_then(|seen| oracles::damage_unknown(&seen.damage)) {
+        return Verdict::because(Kind::Inconclusive, why);
+    }
     if let Some(why) = steps::undecided(case, record) {
         return Verdict::because(Kind::Inconclusive, why);
     }

@@ -5,11 +5,12 @@
 
 use std::fmt::Write as _;
 
-use holdfast_protocol::{Oracles, Place};
+use holdfast_protocol::{DamageFact, Oracles, Outcome, Place, Victim};
 use serde::{Deserialize, Serialize};
 
+use crate::contract::{NO_STALE_READ, NO_STALE_WRITE};
 use crate::fsck::FsckFact;
-use crate::scenario::errno_name;
+use crate::scenario::{describe, errno_name};
 
 /// What one standing oracle says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,5 +80,44 @@ pub(super) fn judge(seen: &Oracles, fsck: &[FsckFact]) -> Vec<OracleResult> {
     let mut troubles = troubles;
     troubles.extend(unseen(fsck.iter().map(|one| one.on)).map(|on| format!("{on:?}: no checker ran")));
     say("fsck", false, "both file systems check clean", (!troubles.is_empty()).then(|| troubles.join("; ")));
+    let tried = |what: fn(&Victim) -> &Option<Outcome>| {
+        seen.damage.iter().filter_map(|fact| fact.victim.as_ref()).any(|victim| what(victim).is_some())
+    };
+    let (writes, reads) = damage(&seen.damage);
+    if tried(|victim| &victim.write) {
+        say(NO_STALE_WRITE, false, "no RDMA write reaches a block that is another file's by now", writes);
+    }
+    if tried(|victim| &victim.read) {
+        say(NO_STALE_READ, false, "no RDMA read brings what is in another file", reads);
+    }
     results
+}
+
+/// What was seen of blocks that were given away under a device: written into, read out of.
+fn damage(facts: &[DamageFact]) -> (Option<String>, Option<String>) {
+    let (mut writes, mut reads) = (Vec::new(), Vec::new());
+    for (fact, victim) in facts.iter().filter_map(|fact| Some((fact, fact.victim.as_ref()?))) {
+        let place = format!("after {}, through ${} at byte {}", fact.after, fact.region, victim.region_offset);
+        match &victim.bytes {
+            Outcome::Returned(_) => {}
+            Outcome::Differs { at, want, got } => {
+                writes.push(format!("{place}: {} at byte {at} was {want:#04x} and is {got:#04x}", victim.file))
+            }
+            other => writes.push(format!("{place}: {} cannot be read: {}", victim.file, describe(other))),
+        }
+        if matches!(victim.read, Some(Outcome::Returned(_))) {
+            reads.push(format!("{place}: it brought the bytes of {} at byte {}", victim.file, victim.offset));
+        }
+    }
+    let text = |all: Vec<String>| (!all.is_empty()).then(|| all.join("; "));
+    (text(writes), text(reads))
+}
+
+/// Why it is not known what a device reaches; `None` where that was shown, or no block was given away.
+pub(super) fn damage_unknown(facts: &[DamageFact]) -> Option<String> {
+    let fact = facts.iter().find(|fact| fact.victim.is_none())?;
+    Some(format!(
+        "after {} {} KiB that ${} pins were not the file's any more, and what a device reaches there could not be shown: {}",
+        fact.after, fact.lost_kib, fact.region, fact.trouble
+    ))
 }

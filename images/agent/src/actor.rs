@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::now_ms;
 use crate::handlers::Handlers;
 use crate::ops;
+use crate::survey::survey;
 use crate::sys::{self, Mapping, Number, exposed};
 use crate::verbs::{self, Device, QueuePair, Region};
 use crate::wire::{Aid, Answer, Call, More, Part, Patient, SPARE_TAG};
@@ -245,6 +246,11 @@ impl Actor {
                 (tag, result)
             }
             Call::Link { tag, peer } => (tag, ops::passing::take_link(self, peer)),
+            Call::Survey { tag, what } => {
+                let (outcome, found) = survey(what);
+                let more = More::Found(found);
+                return Some(Answer { tag, outcome, at_ms, took_ms: now_ms() - at_ms, more });
+            }
             Call::MakePair { tag, peer } => (tag, ops::rdma::make_pair(self, peer)),
             Call::JoinPair { tag, peer, end } => (tag, ops::rdma::join_pair(self, &peer, end)),
         };

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use holdfast_protocol::{ActorSetup, Op, Outcome, Place};
 use serde::{Deserialize, Serialize};
 
+use crate::survey::{Found, Survey};
+
 /// Tag of what an actor says before it has a part: it has started and waits for [`Call::Play`]. No step's
 /// id holds a blank.
 pub(crate) const SPARE_TAG: &str = "waits for a part";
@@ -94,6 +96,13 @@ pub(crate) enum Call {
         /// The other actor.
         peer: String,
     },
+    /// Look at files, make new ones.
+    Survey {
+        /// Comes back with the answer.
+        tag: String,
+        /// What is asked.
+        what: Survey,
+    },
     /// Make a queue pair for this peer; an older one goes.
     MakePair {
         /// Comes back with the answer.
@@ -145,6 +154,8 @@ pub(crate) enum More {
     Region(RemoteRegion),
     /// A queue pair was made.
     Pair(PairEnd),
+    /// What a survey found.
+    Found(Found),
     /// A keeper process was left behind.
     Keeper(i32),
     /// A fork made the actor of this name, in this process.

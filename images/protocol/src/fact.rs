@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::damage::DamageFact;
 use crate::op::Place;
 
 /// What became of one step.
@@ -286,7 +287,7 @@ pub struct UmountFact {
 }
 
 /// What the standing oracles look at in the guest, gathered after the last step in this order.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Oracles {
     /// Pins before the first step.
     pub pins_before: PinCounts,
@@ -298,6 +299,8 @@ pub struct Oracles {
     pub leases_left: Vec<String>,
     /// Actors that outlived SIGKILL.
     pub stuck: Vec<StuckTask>,
+    /// What a device could reach of blocks that it had pinned and that were given away.
+    pub damage: Vec<DamageFact>,
     /// How each file system was unmounted.
     pub umount: Vec<UmountFact>,
     /// The kernel log from the case's mark on, its last line included.

@@ -8,11 +8,13 @@
 //!
 //! Separate from both sides so that neither can drift: serde only, no unsafe, no system calls.
 
+mod damage;
 mod fact;
 mod frame;
 pub mod op;
 mod order;
 
+pub use damage::{DamageFact, Victim};
 pub use fact::{
     Awake, COMPLETION_STATUSES, FAULT_CODES, Fact, FileFact, Hello, LogLine, Oracles, Outcome, PinCounts,
     PmemFact, RdmaFact, SIGNAL_CODES, Signalled, StuckTask, UmountFact,

@@ -69,7 +69,7 @@ impl Session {
             Op::Fork(op) => Some((op.into.clone(), UnixStream::pair().map_err(|error| error.to_string())?)),
             _ => None,
         };
-        let call = Call::Do { tag: step.to_owned(), op, aid };
+        let call = Call::Do { tag: step.to_owned(), op: op.clone(), aid };
         // Before the actor hears of it: no time of the step's may go unwatched.
         let watch = self.progress.watch();
         let mut told = self.cast.tell(actor, &call);
@@ -80,12 +80,12 @@ impl Session {
         if !told {
             return Err(format!("actor {actor} cannot be reached"));
         }
-        self.begin(step, actor, watch);
+        self.begin(step, actor, op, watch);
         Ok(())
     }
 
-    fn begin(&mut self, step: &str, actor: &str, watch: Watch) {
-        let pending = Pending { actor: actor.to_owned(), at_ms: now_ms(), _watch: watch };
+    fn begin(&mut self, step: &str, actor: &str, op: Op, watch: Watch) {
+        let pending = Pending { actor: actor.to_owned(), at_ms: now_ms(), op, _watch: watch };
         self.pending.insert(step.to_owned(), pending);
         if let Some(player) = self.cast.players.get_mut(actor) {
             player.busy = Some(step.to_owned());
@@ -209,10 +209,15 @@ impl Session {
                     outcome = Outcome::NotIssued { why };
                 }
             }
-            More::Nothing | More::Pair(_) => {}
+            More::Nothing | More::Pair(_) | More::Found(_) => {}
         }
         let fact = self.fact(&step, actor, outcome, at_ms, took_ms);
+        let op = self.pending.get(&step).map(|pending| pending.op.clone());
+        let succeeded = matches!(fact.outcome, Outcome::Returned(_));
         self.settle(&step, fact);
+        if let Some(op) = op.filter(|_| succeeded) {
+            self.after_success(&step, actor, &op);
+        }
     }
 
     /// Takes in the child of a fork and waits until it is ready.

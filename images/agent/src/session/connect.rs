@@ -23,6 +23,9 @@ impl Session {
             Err(outcome) => outcome,
         };
         let fact = self.fact(step, actor, outcome, at_ms, now_ms() - at_ms);
+        if matches!(fact.outcome, Outcome::Returned(_)) {
+            self.connected(actor, to);
+        }
         self.settle(step, fact);
     }
 

@@ -36,6 +36,7 @@ impl Session {
         found.stuck = self.stuck();
         self.end_keepers(settle);
         let devices: Vec<Place> = self.stage.devices.keys().copied().collect();
+        found.damage = self.damage();
         found.umount = devices.iter().map(|place| self.umount(*place, settle)).collect();
         for place in std::mem::take(&mut self.corrupt) {
             if let Some(device) = self.stage.devices.get(&place) {

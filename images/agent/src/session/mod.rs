@@ -6,6 +6,7 @@
 mod calls;
 mod cast;
 mod connect;
+mod damage;
 mod finish;
 mod prepare;
 mod signals;
@@ -20,7 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_protocol::{
-    ActorSetup, Awake, Fact, FrameError, Oracles, Order, Outcome, Place, Reply, Signalled, read_frame,
+    ActorSetup, Awake, Fact, FrameError, Op, Oracles, Order, Outcome, Place, Reply, Signalled, read_frame,
     write_frame,
 };
 use nix::mount::{MntFlags, umount2};
@@ -33,6 +34,7 @@ use crate::progress::{Progress, Watch};
 use crate::wire::{DeclaredFile, RemoteRegion};
 use crate::{procfs, sys};
 use cast::Cast;
+use damage::Ledger;
 use umount::Umounter;
 
 /// How many actors are started ahead: as many as a scenario has, with some to spare.
@@ -86,6 +88,8 @@ pub(crate) struct Session {
     cradles: BTreeMap<String, UnixStream>,
     /// Pairs of actors that a socket joins, each in order.
     links: BTreeSet<(String, String)>,
+    /// Which region is on which file.
+    ledger: Ledger,
     /// Processes that hold on purpose what an oracle must find.
     keepers: Vec<i32>,
     /// File systems whose metadata is to be damaged when they are unmounted.
@@ -104,6 +108,8 @@ struct Before {
 struct Pending {
     actor: String,
     at_ms: u64,
+    /// What is done.
+    op: Op,
     _watch: Watch,
 }
 
@@ -137,6 +143,7 @@ impl Session {
             pending: BTreeMap::new(),
             settled: BTreeMap::new(),
             regions: BTreeMap::new(),
+            ledger: Ledger::default(),
             signals: BTreeMap::new(),
             handled: BTreeMap::new(),
             unborn: BTreeMap::new(),

@@ -8,11 +8,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 
 use nix::errno::Errno;
 
+mod blocks;
 mod fcntl;
 mod memory;
 mod process;
 mod signals;
 
+pub(crate) use blocks::fiemap;
 pub(crate) use fcntl::{F_GETSIG, F_SETSIG, dup_onto, fcntl, is_open, memfd, owner, set_owner_ex};
 pub(crate) use memory::{Broken, Mapping, Request, guard};
 pub(crate) use process::{Forked, fork_for_parent, receive_fd, send_fd};

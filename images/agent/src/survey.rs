@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where the blocks of files lie, and files that are given the blocks of others: what the session needs a
+//! process for when it looks for damage.
+//!
+//! A freed block is another file's only after the journal's commit (ext4) or the log's force (XFS), so the
+//! file system is synced first; then new files take all free space, and FIEMAP says which of them got what.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use holdfast_protocol::{Outcome, pattern_byte};
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::unistd::syncfs;
+use serde::{Deserialize, Serialize};
+
+use crate::ops::{differs, pattern};
+use crate::sys::fiemap;
+
+/// A run of blocks: where it is in its file and on the device, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Extent {
+    pub(crate) logical: u64,
+    pub(crate) physical: u64,
+    pub(crate) len: u64,
+}
+
+/// What a surveyor is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Survey {
+    /// The extents of a file; nothing when it is not there.
+    Extents(PathBuf),
+    /// Give new files of this folder all free blocks; the parts of them that lie where `wanted` says.
+    Take { folder: PathBuf, wanted: Vec<Extent> },
+    /// Write a pattern, whose offsets begin at `at`, into a file, and sync it.
+    Write { file: PathBuf, offset: u64, len: u64, seed: u8, at: u64 },
+    /// Compare.
+    Compare { file: PathBuf, offset: u64, len: u64, seed: u8, at: u64 },
+    /// Remove the files that [`Survey::Take`] made.
+    Clear(PathBuf),
+}
+
+/// A part of a new file that lies where blocks of another file were.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Taken {
+    pub(crate) file: PathBuf,
+    /// Where it is in the new file.
+    pub(crate) offset: u64,
+    /// Where it was in the old one, which is its `logical`.
+    pub(crate) of: Extent,
+}
+
+/// What a surveyor found.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Found {
+    pub(crate) there: bool,
+    pub(crate) extents: Vec<Extent>,
+    pub(crate) taken: Vec<Taken>,
+}
+
+/// Name of the new files, with a number behind.
+const VICTIM: &str = "holdfast-victim-";
+/// More files than this are not needed to fill the largest file system of a case.
+const MOST_VICTIMS: u32 = 64;
+/// The first try; halved when there is not as much.
+const LARGEST: u64 = 256 << 20;
+/// Less is not worth a file.
+const SMALLEST: u64 = 4096;
+
+/// Does what is asked.
+pub(crate) fn survey(what: Survey) -> (Outcome, Found) {
+    let result = match what {
+        Survey::Extents(path) => extents_of(&path),
+        Survey::Take { folder, wanted } => take(&folder, &wanted),
+        Survey::Write { file, offset, len, seed, at } => write(&file, offset, len, seed, at),
+        Survey::Compare { file, offset, len, seed, at } => {
+            return (compare(&file, offset, len, seed, at), Found::default());
+        }
+        Survey::Clear(folder) => clear(&folder),
+    };
+    match result {
+        Ok(found) => (Outcome::Returned(0), found),
+        Err(error) => (Outcome::Errno(error.raw_os_error().unwrap_or(libc::EIO)), Found::default()),
+    }
+}
+
+fn extents_of(path: &Path) -> std::io::Result<Found> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Found::default()),
+        Err(error) => return Err(error),
+    };
+    Ok(Found { there: true, extents: fiemap(file.as_fd())?, taken: Vec::new() })
+}
+
+fn take(folder: &Path, wanted: &[Extent]) -> std::io::Result<Found> {
+    syncfs(File::open(folder)?)?;
+    let mut size = LARGEST;
+    let mut taken = Vec::new();
+    for nr in 0..MOST_VICTIMS {
+        let path = folder.join(format!("{VICTIM}{nr}"));
+        let file = match OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path) {
+            // Not even an inode is left.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => break,
+            other => other?,
+        };
+        while size >= SMALLEST && fallocate(&file, FallocateFlags::empty(), 0, size.cast_signed()).is_err() {
+            size /= 2;
+        }
+        // Also of one that was refused: ext4 keeps what it found before it ran out.
+        for extent in fiemap(file.as_fd())? {
+            taken.extend(wanted.iter().filter_map(|wanted| overlap(&path, extent, *wanted)));
+        }
+        if size < SMALLEST {
+            break;
+        }
+    }
+    Ok(Found { there: true, extents: Vec::new(), taken })
+}
+
+/// The part of a new file's extent that lies on the wanted one.
+fn overlap(path: &Path, new: Extent, wanted: Extent) -> Option<Taken> {
+    let begin = new.physical.max(wanted.physical);
+    let end = (new.physical + new.len).min(wanted.physical + wanted.len);
+    (begin < end).then(|| Taken {
+        file: path.to_owned(),
+        offset: new.logical + (begin - new.physical),
+        of: Extent { logical: wanted.logical + (begin - wanted.physical), physical: begin, len: end - begin },
+    })
+}
+
+fn write(path: &Path, offset: u64, len: u64, seed: u8, at: u64) -> std::io::Result<Found> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    file.write_all_at(&pattern(seed, at, len), offset)?;
+    file.sync_all()?;
+    Ok(Found::default())
+}
+
+fn compare(path: &Path, offset: u64, len: u64, seed: u8, at: u64) -> Outcome {
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+    let read = File::open(path).and_then(|file| file.read_exact_at(&mut bytes, offset));
+    if let Err(error) = read {
+        return Outcome::Errno(error.raw_os_error().unwrap_or(libc::ENODATA));
+    }
+    match (at..).zip(&bytes).find(|(at, got)| pattern_byte(seed, *at) != **got) {
+        // The place is the victim's own.
+        Some((where_, got)) => match differs(seed, where_, *got) {
+            Outcome::Differs { want, got, .. } => Outcome::Differs { at: offset + (where_ - at), want, got },
+            other => other,
+        },
+        None => Outcome::Returned(0),
+    }
+}
+
+fn clear(folder: &Path) -> std::io::Result<Found> {
+    for nr in 0..MOST_VICTIMS {
+        match fs::remove_file(folder.join(format!("{VICTIM}{nr}"))) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => break,
+            other => other?,
+        }
+    }
+    syncfs(File::open(folder)?)?;
+    Ok(Found::default())
+}
+
+/// What of `then` is not where it was any more.
+pub(crate) fn lost(then: &[Extent], now: &[Extent]) -> Vec<Extent> {
+    let mut lost = Vec::new();
+    for old in then {
+        let mut at = 0;
+        while at < old.len {
+            // Block by block: a region has a few hundred of them.
+            let (logical, physical) = (old.logical + at, old.physical + at);
+            let len = BLOCK.min(old.len - at);
+            let kept = now.iter().any(|new| {
+                (new.logical..new.logical + new.len).contains(&logical)
+                    && new.physical + (logical - new.logical) == physical
+            });
+            if !kept {
+                lost.push(Extent { logical, physical, len });
+            }
+            at += len;
+        }
+    }
+    lost
+}
+
+/// Both file systems are made with blocks of this size.
+const BLOCK: u64 = 4096;
+
+/// The parts of a file's extents that lie within a range of it.
+pub(crate) fn within(extents: &[Extent], at: u64, len: u64) -> Vec<Extent> {
+    let cut = |extent: &Extent| {
+        let begin = extent.logical.max(at);
+        let end = (extent.logical + extent.len).min(at + len);
+        (begin < end).then(|| Extent {
+            logical: begin,
+            physical: extent.physical + (begin - extent.logical),
+            len: end - begin,
+        })
+    };
+    extents.iter().filter_map(cut).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn extent(logical: u64, physical: u64, len: u64) -> Extent {
+        Extent { logical, physical, len }
+    }
+
+    #[test]
+    fn what_moved_or_went_is_lost() {
+        let then = [extent(0, 8 * BLOCK, 4 * BLOCK)];
+        assert_eq!(lost(&then, &then), []);
+        assert_eq!(lost(&then, &[]).len(), 4);
+        // The same blocks in another order of the file are not where they were.
+        assert_eq!(lost(&then, &[extent(0, 9 * BLOCK, 4 * BLOCK)]).len(), 4);
+        // Extents that were split, or grew, keep what they have.
+        let split = [extent(0, 8 * BLOCK, BLOCK), extent(BLOCK, 9 * BLOCK, 9 * BLOCK)];
+        assert_eq!(lost(&then, &split), []);
+        assert_eq!(lost(&then, &[extent(0, 8 * BLOCK, 3 * BLOCK)]), [extent(3 * BLOCK, 11 * BLOCK, BLOCK)]);
+    }
+
+    #[test]
+    fn a_range_cuts_extents() {
+        let extents = [extent(0, 100 * BLOCK, 2 * BLOCK), extent(2 * BLOCK, 7 * BLOCK, 2 * BLOCK)];
+        assert_eq!(
+            within(&extents, BLOCK, 2 * BLOCK),
+            [extent(BLOCK, 101 * BLOCK, BLOCK), extent(2 * BLOCK, 7 * BLOCK, BLOCK)]
+        );
+        assert_eq!(within(&extents, 9 * BLOCK, BLOCK), []);
+    }
+
+    #[test]
+    fn an_overlap_names_both_places() {
+        let taken =
+            overlap(Path::new("v"), extent(0, 10 * BLOCK, 4 * BLOCK), extent(5 * BLOCK, 12 * BLOCK, BLOCK));
+        let taken = taken.unwrap();
+        assert_eq!((taken.offset, taken.of), (2 * BLOCK, extent(5 * BLOCK, 12 * BLOCK, BLOCK)));
+        assert!(overlap(Path::new("v"), extent(0, 10 * BLOCK, BLOCK), extent(0, 11 * BLOCK, BLOCK)).is_none());
+    }
+}
