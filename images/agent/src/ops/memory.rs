@@ -52,11 +52,10 @@ pub(crate) fn mmap(actor: &Actor, op: &Mmap) -> Result<Done, Stop> {
     let map = exposed(|| Mapping::map(request, fd.as_ref().map(AsFd::as_fd)))?;
     let private_file = fd.is_some() && op.flags.contains(&MapFlag::MAP_PRIVATE);
     let write = !private_file && prot & libc::PROT_WRITE != 0;
-    if op.touch && prot != libc::PROT_NONE {
-        if let Err(errno) = map.populate(write) {
-            map.unmap()?;
-            return Err(errno.into());
-        }
+    let touched = if op.touch && prot != libc::PROT_NONE { map.populate(write) } else { Ok(()) };
+    if let Err(errno) = touched {
+        map.unmap()?;
+        return Err(errno.into());
     }
     Ok(Done::thing(Thing::Map(map)))
 }
