@@ -3,6 +3,7 @@
 //!
 //! Splats are not among them: a kernel bug is a verdict of its own.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use holdfast_protocol::{Oracles, Place};
@@ -10,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::fsck::FsckFact;
 use crate::scenario::errno_name;
+
+/// The names of all standing oracles, in the order in which they are judged.
+pub const ORACLES: [&str; 6] = ["stuck", "regions", "pins", "leases", "umount", "fsck"];
 
 /// What one standing oracle says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +28,20 @@ pub struct OracleResult {
     pub got: String,
     /// It belongs to the clause `pins-balanced`.
     pub balance: bool,
+    /// Something was not looked at: what was found is no finding.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub incomplete: bool,
+    /// Why it is expected to find something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<String>,
+}
+
+impl OracleResult {
+    /// It makes its case red: it found something, or nothing where a finding is expected.
+    #[must_use]
+    pub fn is_red(&self) -> bool {
+        self.broken.is_some() != (!self.clean && !self.incomplete) || self.incomplete
+    }
 }
 
 /// The file systems that an oracle says nothing of.
@@ -34,7 +52,7 @@ fn unseen(seen: impl Iterator<Item = Place>) -> impl Iterator<Item = Place> {
 
 /// In the order in which one trouble causes another: a stuck task holds a
 /// region, a region holds pins, pins hold a mount.
-pub(super) fn judge(seen: &Oracles, fsck: &[FsckFact]) -> Vec<OracleResult> {
+pub(super) fn judge(seen: &Oracles, fsck: &[FsckFact], broken: &BTreeMap<String, String>) -> Vec<OracleResult> {
     let mut results = Vec::new();
     let mut say = |name: &str, balance: bool, expected: &str, trouble: Option<String>| {
         results.push(OracleResult {
@@ -43,6 +61,8 @@ pub(super) fn judge(seen: &Oracles, fsck: &[FsckFact]) -> Vec<OracleResult> {
             expected: expected.to_owned(),
             got: trouble.unwrap_or_else(|| "so".to_owned()),
             balance,
+            incomplete: false,
+            broken: broken.get(name).cloned(),
         });
     };
     let stuck = seen.stuck.iter().fold(String::new(), |mut text, task| {
@@ -79,5 +99,28 @@ pub(super) fn judge(seen: &Oracles, fsck: &[FsckFact]) -> Vec<OracleResult> {
     let mut troubles = troubles;
     troubles.extend(unseen(fsck.iter().map(|one| one.on)).map(|on| format!("{on:?}: no checker ran")));
     say("fsck", false, "both file systems check clean", (!troubles.is_empty()).then(|| troubles.join("; ")));
+    let unseen_umount = unseen(seen.umount.iter().map(|one| one.on)).next().is_some();
+    let unchecked = unseen(fsck.iter().map(|one| one.on)).next().is_some();
+    let unchecked = unchecked || fsck.iter().any(|one| one.status.is_none());
+    for (name, incomplete) in [("umount", unseen_umount), ("fsck", unchecked)] {
+        results.iter_mut().filter(|one| one.name == name).for_each(|one| one.incomplete = incomplete);
+    }
+    for one in results.iter_mut().filter(|one| one.is_red()) {
+        if let Some(why) = &one.broken {
+            one.expected = format!("not `{}`, because that is expected broken ({why})", one.expected);
+        }
+    }
     results
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_oracle_has_a_name_a_scenario_can_say() {
+        let results = judge(&Oracles::default(), &[], &BTreeMap::new());
+        let names: Vec<&str> = results.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ORACLES);
+    }
 }

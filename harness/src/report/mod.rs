@@ -93,7 +93,11 @@ pub enum ClauseState {
     Partly,
     /// Broken at least once.
     Broken,
-    /// No step that proves it passed.
+    /// Broken where a scenario expects it, and never elsewhere: the breakage was shown.
+    BrokenAsExpected,
+    /// Cases were to prove it, and none of them has a verdict on it.
+    Inconclusive,
+    /// No case of the run was to prove it.
     NotExercised,
 }
 
@@ -184,6 +188,9 @@ fn clauses(plan: &Plan, kernel: &PlannedKernel, cases: &[CaseResult]) -> BTreeMa
         if here().any(|(_, case)| case.clauses.get(clause) == Some(&false)) {
             return ClauseState::Broken;
         }
+        if here().any(|(_, case)| case.broken.contains_key(clause)) {
+            return ClauseState::BrokenAsExpected;
+        }
         let proved = here().any(|(_, case)| case.clauses.get(clause) == Some(&true));
         let was_to_prove = |planned: &PlannedCase| {
             planned.steps.iter().any(|step| step.excluded.is_none() && step.proves.contains(clause))
@@ -193,7 +200,8 @@ fn clauses(plan: &Plan, kernel: &PlannedKernel, cases: &[CaseResult]) -> BTreeMa
         match (proved, missing) {
             (true, false) => ClauseState::Holds,
             (true, true) => ClauseState::Partly,
-            (false, _) => ClauseState::NotExercised,
+            (false, true) => ClauseState::Inconclusive,
+            (false, false) => ClauseState::NotExercised,
         }
     };
     plan.contracts[&kernel.contract].clauses.keys().map(|clause| (clause.clone(), said(clause))).collect()
