@@ -8,6 +8,8 @@ use holdfast_protocol::{
     StuckTask, UmountFact,
 };
 
+mod broken;
+
 use super::*;
 use crate::contract::Contracts;
 use crate::flip::flip;
@@ -53,10 +55,14 @@ steps:
 ";
 
 fn plan(kernels: &[&str], ends: &str) -> Plan {
+    plan_of(CASE, kernels, ends)
+}
+
+fn plan_of(case: &str, kernels: &[&str], ends: &str) -> Plan {
     let contracts = Contracts::of(CONTRACTS);
     let folder = tempfile::tempdir().unwrap();
     let mut scenarios = Vec::new();
-    for (name, text) in [("control.yaml", CONTROL.to_owned()), ("case.yaml", format!("{CASE}{ends}"))] {
+    for (name, text) in [("control.yaml", CONTROL.to_owned()), ("case.yaml", format!("{case}{ends}"))] {
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
         scenarios.extend(scenario::load_file(folder.path(), &path, &contracts).unwrap());
@@ -451,7 +457,10 @@ fn a_report_shows_every_row_and_where_the_evidence_is() {
 
 #[test]
 fn a_declared_feature_that_the_guest_lacks_leaves_no_verdict() {
-    let case = PlannedCase { features: vec!["odp".into(), "other".into()], ..plan(&["mainline"], "").cases[1].clone() };
+    let case = PlannedCase {
+        features: vec!["odp".into(), "other".into()],
+        ..plan(&["mainline"], "").cases[1].clone()
+    };
     assert_eq!(features::lacking(&case, |_| None), None, "what nobody looks for is believed");
     assert_eq!(features::lacking(&case, |_| Some(true)), None);
     let why = features::lacking(&case, |feature| Some(feature != "other")).unwrap();

@@ -171,8 +171,7 @@ pub fn results(plan: &Plan, cases: Vec<CaseResult>, records: &[Record], of: Circ
 impl Results {
     /// Puts newly judged rows in, with all that follows from them.
     pub fn renew(&mut self, plan: &Plan, cases: Vec<CaseResult>) {
-        self.clauses =
-            plan.kernels.iter().map(|kernel| (kernel.name.clone(), clauses(plan, kernel, &cases))).collect();
+        self.clauses = clause_states(plan, &cases);
         self.exit = if self.interrupted {
             Exit::Interrupted.code()
         } else {
@@ -180,6 +179,14 @@ impl Results {
         };
         self.cases = cases;
     }
+}
+
+/// What rows say of every clause, by kernel.
+pub(crate) fn clause_states(
+    plan: &Plan,
+    cases: &[CaseResult],
+) -> BTreeMap<String, BTreeMap<String, ClauseState>> {
+    plan.kernels.iter().map(|kernel| (kernel.name.clone(), clauses(plan, kernel, cases))).collect()
 }
 
 fn clauses(plan: &Plan, kernel: &PlannedKernel, cases: &[CaseResult]) -> BTreeMap<String, ClauseState> {

@@ -231,7 +231,7 @@ impl<'a> Checker<'a> {
         }
         for id in with.values().filter_map(Value::as_str).filter_map(|text| text.strip_prefix('$')) {
             if !self.done.contains_key(id) {
-                let message = unknown_word("handle", id, self.done.keys().map(String::as_str));
+                let message = unknown_word("handle", id, self.earlier(nr));
                 return Err(self.word_fault(nr, &path!["with"], Some(&format!("${id}")), &message));
             }
         }
@@ -270,7 +270,7 @@ impl<'a> Checker<'a> {
                 return Err(self.fault(nr, &path![field], &message));
             }
             None => {
-                let message = unknown_word("step", id, self.done.keys().map(String::as_str));
+                let message = unknown_word("step", id, self.earlier(nr));
                 return Err(self.fault(nr, &path![field], &message));
             }
         }
@@ -321,7 +321,7 @@ impl<'a> Checker<'a> {
     fn handle(&self, nr: usize, below: &[Key], by: &str, id: &str, wanted: Thing, foreign: bool) -> Result<()> {
         let word = format!("${id}");
         let Some(made) = self.done.get(id) else {
-            let message = unknown_word("handle", id, self.done.keys().map(String::as_str));
+            let message = unknown_word("handle", id, self.earlier(nr));
             return Err(self.word_fault(nr, below, Some(&word), &message));
         };
         if made.unknown {
@@ -337,6 +337,17 @@ impl<'a> Checker<'a> {
             return Err(self.word_fault(nr, below, Some(&word), &message));
         }
         Ok(())
+    }
+
+    /// Ids that a step may name, as it would write them: within a round those of the round.
+    pub(super) fn earlier(&self, nr: usize) -> impl Iterator<Item = &str> {
+        let round = self.entries[nr].place.round.as_str();
+        self.done.keys().filter(|id| !id.starts_with('#')).filter_map(move |id| {
+            match (round, id.split_once('.')) {
+                (_, None) | ("", _) => Some(id.as_str()),
+                (_, Some(_)) => id.strip_suffix(round),
+            }
+        })
     }
 
     pub(super) fn by_of(&self, id: &str) -> Option<&str> {

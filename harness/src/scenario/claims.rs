@@ -85,7 +85,7 @@ impl Checker<'_> {
         }
         for needed in step.needs.iter().chain(&step.after) {
             if !self.done.contains_key(needed) || *needed == id_of(nr, step) {
-                let message = unknown_word("step", needed, self.done.keys().map(String::as_str));
+                let message = unknown_word("step", needed, self.earlier(nr));
                 let field = if step.after.as_ref() == Some(needed) { "after" } else { "needs" };
                 return Err(self.word_fault(nr, &path![field], Some(needed), &message));
             }
@@ -107,7 +107,7 @@ impl Checker<'_> {
             };
         };
         let Some(made) = self.done.get(twin) else {
-            let message = unknown_word("step", twin, self.done.keys().map(String::as_str));
+            let message = unknown_word("step", twin, self.earlier(nr));
             return Err(self.fault(nr, &path!["twin"], &message));
         };
         if *twin == id_of(nr, step) || made.does != step.does() || step.by.as_deref() != self.by_of(twin) {

@@ -232,22 +232,32 @@ fn expand(place: &Place, step: &Value, last: &Renamed, entries: &mut Vec<Entry>,
     if step.get("repeat").is_some() {
         if let Err(fault) = repeat(place, step, last, entries, faults) {
             faults.push(fault);
+            let ids = ids_of(step).into_iter().map(|id| last.get(id).cloned().unwrap_or_else(|| id.to_owned()));
+            entries.extend(ids.map(|id| unreadable(place, Some(id))));
         }
         return;
     }
     let mut step = step.clone();
     rename(&mut step, last);
     if step.get("together").is_some() {
+        let ids: Vec<String> = ids_of(&step).into_iter().map(str::to_owned).collect();
         if let Err(fault) = together(place, step, entries) {
             faults.push(fault);
+            entries.extend(ids.into_iter().map(|id| unreadable(place, Some(id))));
         }
         return;
     }
     let id = step.get("id").and_then(Value::as_str).map(str::to_owned);
-    let form = faults.keep(place.document.typed_at::<StepForm>(&place.path, step));
-    let readable = form.is_some();
-    let form = form.unwrap_or_else(|| StepForm { id, ..StepForm::default() });
-    entries.push(Entry { place: place.clone(), form, readable, together: None });
+    entries.push(match faults.keep(place.document.typed_at::<StepForm>(&place.path, step)) {
+        Some(form) => Entry { place: place.clone(), form, readable: true, together: None },
+        None => unreadable(place, id),
+    });
+}
+
+/// A step of which nothing is known but its id: later steps may name it, and that is no fault of theirs.
+fn unreadable(place: &Place, id: Option<String>) -> Entry {
+    let form = StepForm { id, ..StepForm::default() };
+    Entry { place: place.clone(), form, readable: false, together: None }
 }
 
 /// A group written out, round by round; within a round its ids mean those of the round.

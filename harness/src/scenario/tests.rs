@@ -5,8 +5,8 @@ use std::path::Path;
 
 mod broken;
 mod groups;
-mod pins;
 mod phrases;
+mod pins;
 mod words;
 
 use super::*;
@@ -34,6 +34,13 @@ steps:
   - {still: cut, for_ms: 1000, needs: [mr], proves: [blocks]}
   - {await: cut, expect: ok}
 ";
+
+/// Of each row: what was done, what is to be said, and what was said.
+fn all_said<'a>(rows: impl Iterator<Item = (&'a str, &'a str, String)>) {
+    let wrong = rows.filter(|(_, want, said)| !said.contains(want));
+    let wrong: Vec<String> = wrong.map(|(what, want, said)| format!("{what}:\n  {said}\n  {want}")).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
 
 fn load(text: &str) -> Result<Vec<Scenario>> {
     let contracts = Contracts::of(CONTRACTS_YAML);
