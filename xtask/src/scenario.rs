@@ -27,6 +27,8 @@ enum What {
         #[arg(value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Print the JSON Schema of a scenario, for editors (docs/scenarios.md)
+    Schema,
     /// Say in words what cases do, what must come back, and what that proves
     Explain {
         /// A scenario's path, a case's id, or a glob over ids
@@ -39,6 +41,10 @@ enum What {
 pub(crate) fn main(args: &Scenario, home: &Home) -> Result<Exit> {
     match &args.what {
         What::Check { files } => check(files, home),
+        What::Schema => {
+            outln!("{:#}", scenario::schema());
+            Ok(Exit::AsExpected)
+        }
         What::Explain { names } => {
             let (contracts, cases) = selected(home, names)?;
             for case in &cases {

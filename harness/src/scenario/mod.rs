@@ -14,6 +14,8 @@ pub mod limits;
 mod matrix;
 mod names;
 mod pins;
+mod probe;
+mod schema;
 #[cfg(test)]
 mod tests;
 mod under;
@@ -25,6 +27,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use holdfast_protocol::{ActorSetup, FileSetup, Op};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -32,6 +35,7 @@ pub use broken::{Break, Broken, oracles as broken_oracles};
 pub use expect::{Expect, describe};
 pub use explain::explain;
 pub use names::errno_name;
+pub use schema::schema;
 pub use under::{Under, excluded, split as split_key, steps as steps_under};
 pub use uses::{handles_of, name as op_name};
 
@@ -143,10 +147,11 @@ pub enum Action {
 }
 
 /// The red verdict a case is declared to end with; green only with exactly this one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ending {
     /// `fail`, `kernel-bug`, `timeout` or `lost`.
+    #[schemars(schema_with = "schema::kind")]
     pub verdict: Kind,
     /// The step, or the oracle as `oracle/NAME`, of a fail or timeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
