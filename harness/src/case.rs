@@ -253,6 +253,7 @@ fn order(step: &PlannedStep, pace: f64) -> (Order, u64) {
         Action::Start { by, op } => {
             (Order::Start { step: step.id.clone(), actor: by.clone(), op: op.clone() }, 0)
         }
+        Action::Use { .. } => unreachable!("a phrase that stands for nothing is not applicable by plan"),
         Action::Await { step: awaited } => (Order::Await { step: awaited.clone(), wait_ms }, step.wait_ms),
         Action::Still { step: watched, for_ms } => {
             (Order::Still { step: watched.clone(), for_ms: scaled(*for_ms, pace) }, *for_ms)

@@ -1,21 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Contracts: named sets of clauses that a kernel claims to keep.
+//! Contracts: named sets of clauses that a kernel claims to keep, and the words scenarios share: phrases,
+//! which each contract says in operations of its own, and features, which a kernel has or has not.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use holdfast_protocol::Op;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::outcome::bad_input;
 use crate::path;
 use crate::scenario::CONTRACTS;
 use crate::yaml::{Document, unknown_word};
 
-/// All contracts, by name.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(transparent)]
-pub struct Contracts(BTreeMap<String, Contract>);
+/// All contracts by name, and the features that kernels may have.
+#[derive(Clone, Debug, Default)]
+pub struct Contracts {
+    by_name: BTreeMap<String, Contract>,
+    features: BTreeMap<String, String>,
+    folders: Vec<PathBuf>,
+}
 
 /// What one kind of kernel promises.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +34,13 @@ pub struct Contract {
     /// Splats that kernels under it are known to print.
     #[serde(default)]
     pub splats: Vec<DeclaredSplat>,
+    /// Features that every kernel under it has.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub features: BTreeSet<String>,
+    /// What a step `use: NAME` does under it: operations, in which `$name` is a parameter of the phrase.
+    /// An empty list says that there is nothing to do.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub phrases: BTreeMap<String, Vec<Value>>,
 }
 
 /// A splat that is expected, and why.
@@ -46,41 +59,93 @@ pub const NO_STALE_WRITE: &str = "no-stale-write";
 pub const NO_STALE_READ: &str = "no-stale-read";
 /// The clause that the standing oracles prove after every case, if the contract has it.
 pub const PINS_BALANCED: &str = "pins-balanced";
+/// The key of `contracts.yaml` that is no contract.
+const FEATURES: &str = "features";
+/// An opt-in of more calls than this is a scenario.
+pub const MOST_OPS_OF_A_PHRASE: usize = 8;
 
 impl Contracts {
-    /// Reads the `contracts.yaml` of each folder that has one. A later folder adds contracts, and clauses
-    /// and splats to those of an earlier one; it changes nothing.
+    /// Reads the `contracts.yaml` of each folder that has one. A later folder adds contracts and features,
+    /// and clauses, splats and phrases to contracts of an earlier one; it changes nothing.
     ///
     /// # Errors
     /// Bad input with file, line and column.
     pub fn load(folders: impl Iterator<Item = PathBuf>) -> Result<Self> {
-        let mut all = Self(BTreeMap::new());
+        let mut all = Self::default();
         for (nr, folder) in folders.enumerate() {
             let path = folder.join(CONTRACTS);
             // A person's own folder need not have any.
             if nr == 0 || path.is_file() {
-                let document = Document::read(&path)?;
-                all.add(document.load()?, &document)?;
+                all.add(&Document::read(&path)?)?;
             }
+            all.folders.push(folder);
         }
         Ok(all)
     }
 
-    fn add(&mut self, more: Self, document: &Document) -> Result<()> {
-        for (name, contract) in more.0 {
-            let Some(known) = self.0.get_mut(&name) else {
-                self.0.insert(name, contract);
+    fn add(&mut self, document: &Document) -> Result<()> {
+        let mut value = document.parse()?;
+        if let Some(features) = value.as_object_mut().and_then(|map| map.shift_remove(FEATURES)) {
+            let more: BTreeMap<String, String> = document.typed_at(&path![FEATURES], features)?;
+            if let Some(twice) = more.keys().find(|name| self.features.contains_key(*name)) {
+                let message = format!("there is a feature `{twice}` already: rename it");
+                return Err(document.fault(&path![FEATURES, twice.as_str()], None, &message));
+            }
+            self.features.extend(more);
+        }
+        let more: BTreeMap<String, Contract> = document.typed(value)?;
+        for (name, contract) in more {
+            self.check(&name, &contract, document)?;
+            let Some(known) = self.by_name.get_mut(&name) else {
+                self.by_name.insert(name, contract);
                 continue;
+            };
+            let twice = |what: &str, list: &str, word: &str| {
+                let message = format!("the contract {name} has a {what} `{word}` already: rename it");
+                document.fault(&path![name.as_str(), list, word], None, &message)
             };
             for (clause, promise) in contract.clauses {
                 if known.clauses.contains_key(&clause) {
-                    let path = path![name.as_str(), "clauses", clause.as_str()];
-                    let message = format!("the contract {name} has a clause `{clause}` already: rename it");
-                    return Err(document.fault(&path, None, &message));
+                    return Err(twice("clause", "clauses", &clause));
                 }
                 known.clauses.insert(clause, promise);
             }
+            for (phrase, ops) in contract.phrases {
+                if known.phrases.contains_key(&phrase) {
+                    return Err(twice("phrase", "phrases", &phrase));
+                }
+                known.phrases.insert(phrase, ops);
+            }
             known.splats.extend(contract.splats);
+            known.features.extend(contract.features);
+        }
+        Ok(())
+    }
+
+    fn check(&self, name: &str, contract: &Contract, document: &Document) -> Result<()> {
+        if name.contains('+') {
+            let message = "`+` joins a contract and a feature, and stands in no name";
+            return Err(document.fault(&path![name], None, message));
+        }
+        if let Some(feature) = contract.features.iter().find(|one| !self.features.contains_key(*one)) {
+            let message = unknown_word("feature", feature, self.features());
+            return Err(document.fault(&path![name, FEATURES], Some(feature), &message));
+        }
+        for (phrase, ops) in &contract.phrases {
+            let at = path![name, "phrases", phrase.as_str()];
+            if ops.len() > MOST_OPS_OF_A_PHRASE {
+                let message = format!("a phrase is at most {MOST_OPS_OF_A_PHRASE} operations");
+                return Err(document.fault(&at, None, &message));
+            }
+            for (nr, op) in ops.iter().enumerate() {
+                let place = [&at[..], &path![nr]].concat();
+                // What a parameter stands for is known where the phrase is used.
+                let typed = document.typed_at::<Op>(&place, op.clone());
+                typed.map(drop).or_else(|fault| match fault.to_string().contains('$') {
+                    true => Ok(()),
+                    false => Err(fault),
+                })?;
+            }
         }
         Ok(())
     }
@@ -88,7 +153,7 @@ impl Contracts {
     /// A contract by its name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Contract> {
-        self.0.get(name)
+        self.by_name.get(name)
     }
 
     /// A contract by a name the user gave.
@@ -101,11 +166,163 @@ impl Contracts {
 
     /// All names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.by_name.keys().map(String::as_str)
+    }
+
+    /// Names of all features.
+    pub fn features(&self) -> impl Iterator<Item = &str> {
+        self.features.keys().map(String::as_str)
+    }
+
+    /// What a feature is, in a sentence.
+    #[must_use]
+    pub fn feature(&self, name: &str) -> Option<&str> {
+        self.features.get(name).map(String::as_str)
+    }
+
+    /// Names of the phrases of all contracts.
+    #[must_use]
+    pub fn phrases(&self) -> BTreeSet<&str> {
+        self.by_name.values().flat_map(|one| one.phrases.keys().map(String::as_str)).collect()
+    }
+
+    /// The folders they were read from, in order: also where shared steps lie.
+    pub fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.folders.iter().map(PathBuf::as_path)
     }
 
     #[cfg(test)]
     pub(crate) fn of(text: &str) -> Self {
-        Document { file: "contracts.yaml".into(), text: text.into() }.load().expect("a test's contracts")
+        let mut all = Self::default();
+        let document = Document { file: "contracts.yaml".into(), text: text.into() };
+        all.add(&document).expect("a test's contracts");
+        all
+    }
+}
+
+impl Contract {
+    /// The operations a phrase stands for, each `$name` of its own replaced; none where the contract does
+    /// not know the phrase.
+    ///
+    /// # Errors
+    /// A message when a parameter is missing or a value does not fit.
+    pub fn phrase(&self, name: &str, with: &BTreeMap<String, Value>) -> Result<Vec<Op>, String> {
+        let replaced = |op: &Value| {
+            let mut op = op.clone();
+            replace(&mut op, with).map_err(|missing| format!("`{missing}` is missing in `with`"))?;
+            let shown = op.clone();
+            serde_path_to_error::deserialize(op).map_err(|error| format!("{shown}: {}", error.inner()))
+        };
+        self.phrases.get(name).map_or(&[][..], Vec::as_slice).iter().map(replaced).collect()
+    }
+
+    /// Names of a phrase's parameters.
+    #[must_use]
+    pub fn parameters(&self, phrase: &str) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        self.phrases.get(phrase).into_iter().flatten().for_each(|op| parameters(op, &mut names));
+        names
+    }
+}
+
+fn replace(value: &mut Value, with: &BTreeMap<String, Value>) -> Result<(), String> {
+    match value {
+        Value::String(text) => {
+            if let Some(name) = text.strip_prefix('$') {
+                *value = with.get(name).ok_or(name)?.clone();
+            }
+            Ok(())
+        }
+        Value::Array(items) => items.iter_mut().try_for_each(|item| replace(item, with)),
+        Value::Object(map) => map.values_mut().try_for_each(|item| replace(item, with)),
+        _ => Ok(()),
+    }
+}
+
+fn parameters(value: &Value, names: &mut BTreeSet<String>) {
+    match value {
+        Value::String(text) => names.extend(text.strip_prefix('$').map(str::to_owned)),
+        Value::Array(items) => items.iter().for_each(|item| parameters(item, names)),
+        Value::Object(map) => map.values().for_each(|item| parameters(item, names)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "\
+features: {odp: pages are faulted in when they are used}
+mine:
+  about: a proposal
+  features: [odp]
+  clauses: {a: b}
+  phrases:
+    opt-in: [{truncate: {fd: $fd, size_kib: $size}}, {close: {fd: $fd}}]
+    nothing: []
+";
+
+    fn fault(text: &str) -> String {
+        let document = Document { file: "c.yaml".into(), text: text.into() };
+        Contracts::default().add(&document).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_phrase_is_said_with_its_parameters() {
+        let contracts = Contracts::of(GOOD);
+        let mine = contracts.get("mine").unwrap();
+        assert_eq!(mine.parameters("opt-in").into_iter().collect::<Vec<_>>(), ["fd", "size"]);
+        let with = |values: &[(&str, Value)]| -> BTreeMap<String, Value> {
+            values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+        };
+        let ops = mine.phrase("opt-in", &with(&[("fd", "$f".into()), ("size", 4.into())])).unwrap();
+        let shown = serde_json::to_string(&ops).unwrap();
+        assert_eq!(shown, r#"[{"truncate":{"fd":"$f","size_kib":4}},{"close":{"fd":"$f"}}]"#);
+        assert_eq!(mine.phrase("nothing", &with(&[])).unwrap(), []);
+        assert_eq!(mine.phrase("unknown", &with(&[])).unwrap(), []);
+        let missing = mine.phrase("opt-in", &with(&[("fd", "$f".into())])).unwrap_err();
+        assert_eq!(missing, "`size` is missing in `with`");
+        let unfit = mine.phrase("opt-in", &with(&[("fd", "$f".into()), ("size", "x".into())])).unwrap_err();
+        assert!(unfit.contains("invalid type"), "{unfit}");
+    }
+
+    #[test]
+    fn mistakes_are_told_with_place_and_the_nearest_word() {
+        let table = [
+            ("[odp]", "[opd]", "c.yaml:4:14: mine.features: unknown feature `opd`; did you mean `odp`?"),
+            ("{close:", "{cloze:", "c.yaml:7:55: mine.phrases.opt-in[1]: unknown word `cloze`; did you mean"),
+            ("clauses:", "clausez:", "c.yaml:5:3: mine: unknown field `clausez`; did you mean `clauses`?"),
+            ("mine:", "mi+ne:", "c.yaml:3:3: mi+ne: `+` joins"),
+            ("{odp: pages", "{odp: [pages", "c.yaml:1:"),
+        ];
+        for (from, to, start) in table {
+            let message = fault(&GOOD.replacen(from, to, 1));
+            assert!(message.starts_with(start), "{to}:\n  {message}\n  {start}");
+        }
+        let long = GOOD.replacen("[]", &format!("[{}]", "{pipe: {}}, ".repeat(9)), 1);
+        assert!(fault(&long).contains("mine.phrases.nothing: a phrase is at most 8 operations"));
+    }
+
+    #[test]
+    fn a_second_folder_adds_and_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (folder.path().join("ours"), folder.path().join("theirs"));
+        let load = |text: &str| {
+            for (path, text) in [(&ours, GOOD), (&theirs, text)] {
+                std::fs::create_dir_all(path).unwrap();
+                std::fs::write(path.join(CONTRACTS), text).unwrap();
+            }
+            Contracts::load([ours.clone(), theirs.clone()].into_iter())
+        };
+        let more = "features: {evict: e}\nmine: {about: x, clauses: {c: d}, phrases: {opt-out: []}, features: [evict]}\n";
+        let mine = load(more).unwrap().get("mine").unwrap().clone();
+        assert_eq!((mine.about.as_str(), mine.clauses.len(), mine.phrases.len()), ("a proposal", 2, 3));
+        assert_eq!(mine.features.len(), 2);
+        let twice = "mine: {about: x, clauses: {}, phrases: {opt-in: []}}\n";
+        let message = load(twice).unwrap_err().to_string();
+        assert!(message.ends_with("has a phrase `opt-in` already: rename it"), "{message}");
+        let twice = load("features: {odp: x}\n").unwrap_err().to_string();
+        assert!(twice.ends_with("there is a feature `odp` already: rename it"), "{twice}");
     }
 }

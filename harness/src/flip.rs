@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use holdfast_protocol::{ConfigMismatch, Fact, LogLine, Oracles, Outcome, StuckTask};
+use holdfast_protocol::{ConfigMismatch, Fact, LogLine, Oracles, Outcome, StuckTask, Victim};
 
 use crate::fsck::FsckFact;
 use crate::judge::judge_all;
@@ -99,12 +99,26 @@ fn alterations(case: &PlannedCase, record: &Record) -> Vec<Altered> {
         case.steps.iter().filter(behind).flat_map(|step| of_step(step, record)).collect();
     all.extend(of_the_machine(record));
     if let Some(oracles) = &record.oracles {
-        all.extend(of_oracles(oracles).into_iter().map(|(fact, alteration, oracles)| Altered {
+        // Where an oracle is expected to find something, more of it is nothing else; nothing is.
+        let expected = |fact: &str| case.broken_oracles.contains_key(fact);
+        for name in case.broken_oracles.keys() {
+            let (cleaned, fsck) = without(name, oracles, &record.fsck);
+            all.push(Altered {
+                fact: format!("oracle {name}"),
+                alteration: "finds nothing".to_owned(),
+                record: Record { oracles: Some(cleaned), fsck, ..record.clone() },
+            });
+        }
+        let told = of_oracles(oracles).into_iter().chain(of_damage(oracles));
+        let told = told.filter(|(fact, alteration, _)| !(expected(fact) && alteration.starts_with("shows")));
+        all.extend(told.map(|(fact, alteration, oracles)| Altered {
             fact: format!("oracle {fact}"),
             alteration: alteration.to_owned(),
             record: Record { oracles: Some(oracles), ..record.clone() },
         }));
-        all.extend(of_fsck(&record.fsck).into_iter().map(|(alteration, fsck)| Altered {
+        let told = of_fsck(&record.fsck).into_iter();
+        let told = told.filter(|(alteration, _)| !(expected("fsck") && alteration.starts_with("shows")));
+        all.extend(told.map(|(alteration, fsck)| Altered {
             fact: "oracle fsck".to_owned(),
             alteration: alteration.to_owned(),
             record: Record { fsck, ..record.clone() },
@@ -144,7 +158,7 @@ fn of_step(step: &PlannedStep, record: &Record) -> Vec<Altered> {
     } else if has_bound(step) {
         all.push(altered("comes late".into(), taking(u64::MAX / 2)));
     }
-    if step.after.is_some() || step.not_before_ms.is_some() {
+    if (step.after.is_some() || step.not_before_ms.is_some()) && step.broken.is_none() {
         all.push(altered("comes early".into(), taking(0)));
     }
     all
@@ -248,6 +262,31 @@ fn of_oracles(seen: &Oracles) -> Vec<(&'static str, &'static str, Oracles)> {
     all
 }
 
+/// What a look for damage found, turned into its opposite.
+fn of_damage(seen: &Oracles) -> Vec<(&'static str, &'static str, Oracles)> {
+    let turned = |change: fn(&mut Victim)| {
+        let mut oracles = seen.clone();
+        oracles.damage.iter_mut().filter_map(|fact| fact.victim.as_mut()).for_each(change);
+        oracles
+    };
+    let mut all = Vec::new();
+    if seen.damage.iter().any(|fact| fact.victim.is_some()) {
+        all.push(("damage", "leaves the victim as it was, or not", turned(|victim| turn(&mut victim.bytes))));
+        all.push(("damage", "is read otherwise", turned(|victim| victim.read.iter_mut().for_each(turn))));
+        let mut none = seen.clone();
+        none.damage.iter_mut().for_each(|fact| fact.victim = None);
+        all.push(("damage", "could not be shown", none));
+    }
+    all
+}
+
+fn turn(outcome: &mut Outcome) {
+    *outcome = match outcome {
+        Outcome::Returned(_) => Outcome::Differs { at: 0, want: 0, got: 1 },
+        _ => Outcome::Returned(0),
+    };
+}
+
 fn of_fsck(seen: &[FsckFact]) -> Vec<(&'static str, Vec<FsckFact>)> {
     vec![
         ("shows damage", with_status(seen, Some(4))),
@@ -259,6 +298,21 @@ fn of_fsck(seen: &[FsckFact]) -> Vec<(&'static str, Vec<FsckFact>)> {
 
 fn with_status(seen: &[FsckFact], status: Option<i32>) -> Vec<FsckFact> {
     seen.iter().map(|fact| FsckFact { status, ..fact.clone() }).collect()
+}
+
+/// What was seen, but for one oracle that finds nothing.
+fn without(name: &str, seen: &Oracles, fsck: &[FsckFact]) -> (Oracles, Vec<FsckFact>) {
+    let clean = cleaned(seen.clone());
+    let mut seen = seen.clone();
+    match name {
+        "stuck" => seen.stuck = clean.stuck,
+        "regions" => seen.regions_left = clean.regions_left,
+        "pins" => seen.pins_after = clean.pins_after,
+        "leases" => seen.leases_left = clean.leases_left,
+        "umount" => seen.umount = clean.umount,
+        _ => return (seen, with_status(fsck, Some(0))),
+    }
+    (seen, fsck.to_vec())
 }
 
 /// What the oracles of a good case would have shown.

@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::contract::{Contract, Contracts, PINS_BALANCED};
 use crate::outcome::bad_input;
-use crate::scenario::{Action, Ending, Expect, PLANS, Scenario, handles_of};
+use crate::scenario::{
+    Action, Broken, Ending, Expect, PLANS, Scenario, Under, broken_oracles, excluded, same_ids, steps_under,
+};
 use crate::yaml::{Document, nearest, unknown_word};
 
 /// Waits of a `do` or `await` step without `within_ms`, in unscaled milliseconds.
@@ -40,6 +42,9 @@ pub struct PlannedKernel {
     pub name: String,
     /// The contract, claimed or asked for.
     pub contract: String,
+    /// Features it declares.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
 }
 
 /// One case on one kernel.
@@ -59,12 +64,18 @@ pub struct PlannedCase {
     pub control: bool,
     /// Virtual processors of its machine.
     pub cpus: u32,
-    /// Why the contract rules it out, if it does.
+    /// Features of the kernel and its contract.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
+    /// Why the contract or a feature rules it out, if it does.
     pub excluded: Option<String>,
     /// What must exist before the first step.
     pub setup: Setup,
     /// What is done.
     pub steps: Vec<PlannedStep>,
+    /// Standing oracles that are expected to find something, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub broken_oracles: BTreeMap<String, String>,
     /// The red verdict that is the expected one.
     pub ends: Option<Ending>,
 }
@@ -93,6 +104,15 @@ pub struct PlannedStep {
     pub twin: Option<String>,
     /// Why it is not applicable under this contract, if it is not.
     pub excluded: Option<String>,
+    /// What it proves is expected broken: it must come out so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<Broken>,
+    /// The phrase it is the operation of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phrase: Option<String>,
+    /// The first id of the group that is started one directly after the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub together: Option<String>,
 }
 
 /// A plan file: which kernels and which cases.
@@ -138,15 +158,8 @@ impl Plan {
         kernels: &[PlannedKernel],
         selectors: &[String],
     ) -> Result<Self> {
-        for (nr, scenario) in scenarios.iter().enumerate() {
-            if let Some(other) = scenarios[..nr].iter().find(|other| other.id == scenario.id) {
-                return Err(bad_input(format!(
-                    "{} and {} have the same id `{}`: rename one",
-                    other.file.display(),
-                    scenario.file.display(),
-                    scenario.id
-                )));
-            }
+        if let Some(twice) = same_ids(scenarios).into_iter().next() {
+            return Err(twice);
         }
         let selected = select(scenarios, contracts, selectors)?;
         let mut cases = Vec::new();
@@ -154,10 +167,11 @@ impl Plan {
         for kernel in kernels {
             let contract = contracts.find(&kernel.contract)?;
             judged_by.insert(kernel.contract.clone(), contract.clone());
-            let applies = |scenario: &Scenario| scenario.contracts.contains(&kernel.contract);
+            let under = Under::new(&kernel.contract, contract, kernel.features.iter().cloned());
+            let applies = |scenario: &Scenario| excluded(scenario, &under).is_none();
             let controls = scenarios.iter().filter(|one| one.control && applies(one));
             let others = selected.iter().copied().filter(|one| !(one.control && applies(one)));
-            cases.extend(controls.chain(others).map(|scenario| plan_case(scenario, kernel, contract)));
+            cases.extend(controls.chain(others).map(|scenario| plan_case(scenario, kernel, &under)));
         }
         if cases.iter().all(|case| case.excluded.is_some()) {
             let names: Vec<&str> = kernels.iter().map(|kernel| kernel.contract.as_str()).collect();
@@ -263,7 +277,7 @@ impl Selector {
             Self::File(path) => scenario.file.canonicalize().is_ok_and(|file| file == *path),
             Self::Clause { contract, clause } => {
                 // The standing oracles prove the one after every case.
-                scenario.contracts.contains(contract)
+                scenario.is_about(contract)
                     && (clause == PINS_BALANCED
                         || scenario.steps.iter().any(|step| step.proves.contains(clause)))
             }
@@ -275,10 +289,9 @@ fn stem(id: &str) -> &str {
     id.split('[').next().unwrap_or(id)
 }
 
-fn plan_case(scenario: &Scenario, kernel: &PlannedKernel, contract: &Contract) -> PlannedCase {
-    let applies = scenario.contracts.contains(&kernel.contract);
-    let excluded = (!applies).then(|| format!("it says nothing about the contract {}", kernel.contract));
-    let steps = if applies { plan_steps(scenario, &kernel.contract, contract) } else { Vec::new() };
+fn plan_case(scenario: &Scenario, kernel: &PlannedKernel, under: &Under<'_>) -> PlannedCase {
+    let excluded = excluded(scenario, under);
+    let applies = excluded.is_none();
     PlannedCase {
         id: scenario.id.clone(),
         kernel: kernel.name.clone(),
@@ -287,56 +300,18 @@ fn plan_case(scenario: &Scenario, kernel: &PlannedKernel, contract: &Contract) -
         file: scenario.file.clone(),
         control: scenario.control,
         cpus: scenario.cpus,
-        excluded,
+        features: under.features.iter().cloned().collect(),
         setup: Setup {
             case: scenario.id.clone(),
             files: scenario.files.clone(),
             actors: scenario.actors.clone(),
             sysctl: scenario.sysctl.clone(),
         },
-        steps,
+        steps: if applies { steps_under(scenario, under) } else { Vec::new() },
+        broken_oracles: if applies { broken_oracles(scenario, under) } else { BTreeMap::new() },
+        excluded,
         ends: scenario.ends.clone(),
     }
-}
-
-fn plan_steps(scenario: &Scenario, name: &str, contract: &Contract) -> Vec<PlannedStep> {
-    // What later steps cannot build on: refused under this contract, or not applicable itself.
-    let mut missing: BTreeMap<&str, &'static str> = BTreeMap::new();
-    let mut steps = Vec::new();
-    for step in &scenario.steps {
-        let (op, awaited) = match &step.action {
-            Action::Do { op, .. } | Action::Start { op, .. } => (Some(op), None),
-            Action::Await { step } | Action::Still { step, .. } => (None, Some(step.as_str())),
-        };
-        let handles = op.map(handles_of).unwrap_or_default();
-        let needed = handles.into_iter().chain(awaited).chain(step.needs.iter().map(String::as_str));
-        let excluded =
-            needed.filter_map(|id| missing.get(id).map(|why| format!("`{id}` {why} under {name}"))).next();
-        let expect = step.expected(name);
-        if excluded.is_some() {
-            missing.insert(&step.id, "is not applicable");
-        } else if expect.is_refusal() {
-            missing.insert(&step.id, "is refused");
-        }
-        steps.push(PlannedStep {
-            id: step.id.clone(),
-            action: step.action.clone(),
-            expect,
-            wait_ms: step.within_ms.unwrap_or(DEFAULT_WAIT_MS),
-            not_before_ms: step.not_before_ms,
-            not_after_ms: step.not_after_ms,
-            after: step.after.clone().filter(|id| !missing.contains_key(id.as_str())),
-            proves: step
-                .proves
-                .iter()
-                .filter(|clause| contract.clauses.contains_key(*clause))
-                .cloned()
-                .collect(),
-            twin: step.twin.clone(),
-            excluded,
-        });
-    }
-    steps
 }
 
 impl PlannedStep {
@@ -344,7 +319,7 @@ impl PlannedStep {
     #[must_use]
     pub fn source(&self) -> &str {
         match &self.action {
-            Action::Do { .. } | Action::Start { .. } => &self.id,
+            Action::Do { .. } | Action::Start { .. } | Action::Use { .. } => &self.id,
             Action::Await { step } | Action::Still { step, .. } => step,
         }
     }
@@ -353,7 +328,11 @@ impl PlannedStep {
     #[must_use]
     pub fn label(&self) -> String {
         match &self.action {
-            Action::Do { by, op } => format!("{by}: {}", crate::scenario::op_name(op)),
+            Action::Do { by, op } => {
+                let of = self.phrase.as_ref().map(|phrase| format!(" ({phrase})")).unwrap_or_default();
+                format!("{by}: {}{of}", crate::scenario::op_name(op))
+            }
+            Action::Use { by, phrase, .. } => format!("{by}: {phrase}"),
             Action::Start { by, op } => format!("{by}: start {}", crate::scenario::op_name(op)),
             Action::Await { step } => format!("await {step}"),
             Action::Still { step, .. } => format!("still {step}"),

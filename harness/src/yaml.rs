@@ -26,6 +26,25 @@ pub struct Document {
     pub text: String,
 }
 
+/// The largest file that is read: everything written by hand is far below.
+pub const MOST_KIB: u64 = 256;
+/// The deepest nesting: a step of a group of a scenario needs 8.
+pub const MOST_DEEP: usize = 16;
+
+/// The path of a value that lies deeper than `left`, if one does.
+fn too_deep(value: &Value, left: usize) -> Option<Vec<Key>> {
+    let below = |key: Key, value: &Value| {
+        let mut path = if left == 0 { Vec::new() } else { too_deep(value, left - 1)? };
+        path.insert(0, key);
+        Some(path)
+    };
+    match value {
+        Value::Array(items) => items.iter().enumerate().find_map(|(nr, item)| below(nr.into(), item)),
+        Value::Object(map) => map.iter().find_map(|(name, item)| below(name.as_str().into(), item)),
+        _ => None,
+    }
+}
+
 /// One step down into a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
@@ -68,6 +87,14 @@ impl Document {
     /// # Errors
     /// When the file cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
+        let size = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
+        if size > MOST_KIB * 1024 {
+            let file = shown(path);
+            return Err(bad_input(format!(
+                "{file}:1:1: the file has {} KiB; at most {MOST_KIB} are read",
+                size / 1024
+            )));
+        }
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(Self { file: shown(path), text })
     }
@@ -86,8 +113,13 @@ impl Document {
         if value.is_null() {
             return Err(bad_input(format!("{}:1:1: there is nothing in it", self.file)));
         }
-        serde_json::to_value(value)
-            .map_err(|error| bad_input(format!("{}:1:1: keys must be plain words: {error}", self.file)))
+        let value = serde_json::to_value(value)
+            .map_err(|error| bad_input(format!("{}:1:1: keys must be plain words: {error}", self.file)))?;
+        if let Some(path) = too_deep(&value, MOST_DEEP) {
+            let message = format!("it is nested more than {MOST_DEEP} deep");
+            return Err(self.fault(&path, None, &message));
+        }
+        Ok(value)
     }
 
     /// Types a value that came from this document, possibly changed since.
@@ -95,8 +127,17 @@ impl Document {
     /// # Errors
     /// Bad input, with the place and the nearest valid word, when the value does not fit `T`.
     pub fn typed<T: DeserializeOwned>(&self, value: Value) -> Result<T> {
+        self.typed_at(&[], value)
+    }
+
+    /// As [`typed`](Self::typed), of the value that stands at `place`.
+    ///
+    /// # Errors
+    /// As [`typed`](Self::typed).
+    pub fn typed_at<T: DeserializeOwned>(&self, place: &[Key], value: Value) -> Result<T> {
         serde_path_to_error::deserialize(value).map_err(|error| {
-            let mut path: Vec<Key> = error.path().iter().filter_map(key_of).collect();
+            let mut path: Vec<Key> = place.to_vec();
+            path.extend(error.path().iter().filter_map(key_of));
             let message = error.inner().to_string();
             let (word, message) = explain(&message);
             // The path of an unknown word ends with the word itself; its container is the place.
@@ -187,7 +228,15 @@ fn explain(message: &str) -> (Option<String>, String) {
     let Some((word, valid)) = quoted.split_first().filter(|_| unknown) else {
         return (None, message.to_owned());
     };
-    let what = if message.starts_with("unknown field") { "field" } else { "word" };
+    let what = match message.starts_with("unknown field") {
+        true => "field",
+        // What a matrix has put in its place is no parameter any more.
+        false if word.starts_with('$') => {
+            let message = format!("`{word}` is no parameter of the matrix, and no result can stand here");
+            return (Some((*word).to_owned()), message);
+        }
+        false => "word",
+    };
     (Some((*word).to_owned()), unknown_word(what, word, valid.iter().copied()))
 }
 
@@ -271,6 +320,28 @@ mod tests {
         );
         assert!(fault("steps: [}\n").starts_with("f.yaml:1:9: "), "{}", fault("steps: [}\n"));
         assert!(fault("steps: []\nsteps: []\n").contains("duplicate"));
+    }
+
+    #[test]
+    fn what_is_too_large_or_too_deep_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large.yaml");
+        let most = usize::try_from(MOST_KIB).unwrap() * 1024;
+        fs::write(&path, format!("a: b\n{}", "#".repeat(most - 5))).unwrap();
+        Document::read(&path).unwrap().parse().unwrap();
+        fs::write(&path, format!("a: b\n{}", "#".repeat(most - 4))).unwrap();
+        let error = Document::read(&path).unwrap_err();
+        assert!(error.to_string().contains("large.yaml:1:1: the file has 256 KiB; at most 256"), "{error}");
+        assert!(error.is::<crate::outcome::BadInput>());
+
+        let nested = |deep| Document {
+            file: "f.yaml".into(),
+            text: format!("a: {}1{}\n", "[".repeat(deep - 1), "]".repeat(deep - 1)),
+        };
+        nested(MOST_DEEP).parse().unwrap();
+        let error = nested(MOST_DEEP + 1).parse().unwrap_err().to_string();
+        assert!(error.starts_with("f.yaml:1:"), "{error}");
+        assert!(error.ends_with("nested more than 16 deep"), "{error}");
     }
 
     #[test]

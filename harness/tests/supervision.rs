@@ -181,6 +181,7 @@ fn case() -> PlannedCase {
         file: PathBuf::new(),
         control: false,
         cpus: 1,
+        features: Vec::new(),
         excluded: None,
         setup: Setup { case: "fake".into(), ..Setup::default() },
         steps: vec![PlannedStep {
@@ -194,7 +195,11 @@ fn case() -> PlannedCase {
             proves: Vec::new(),
             twin: None,
             excluded: None,
+            broken: None,
+            phrase: None,
+            together: None,
         }],
+        broken_oracles: std::collections::BTreeMap::new(),
         ends: None,
     }
 }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `bench`: measurements as ratios within one run; never a test.
 
+use std::collections::BTreeSet;
+use std::time::Instant;
+
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use holdfast::bench::{Amount, SHORT, boots, machines};
@@ -39,6 +42,15 @@ enum What {
         #[command(flatten)]
         how: How,
     },
+    /// Reading and checking all scenarios; build with --release to compare with the goal of 100 ms
+    Check {
+        /// Readings
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Saved machines: floor, cold boot, save, restore, short cases a minute, memory
     Machines {
         /// The kernel
@@ -60,7 +72,10 @@ enum What {
 
 /// Measures and prints.
 pub(crate) fn main(bench: &Bench, home: &Home) -> Result<Exit> {
-    let (What::Boot { how, .. } | What::Machines { how, .. }) = &bench.what;
+    let how = match &bench.what {
+        What::Boot { how, .. } | What::Machines { how, .. } => how,
+        What::Check { rounds, json } => return print(&check(home, *rounds)?, *json),
+    };
     let progress = Progress::new(how.quiet);
     doctor::provide(false, &progress)?;
     let interrupt = Interrupt::listen(&progress)?;
@@ -72,6 +87,8 @@ pub(crate) fn main(bench: &Bench, home: &Home) -> Result<Exit> {
             let measured = boots(home, &machine, &floor.path, kernel, *rounds, &progress, &interrupt)?;
             print(&measured, *json)
         }
+        // Answered above: it needs no machine.
+        What::Check { .. } => Ok(Exit::AsExpected),
         What::Machines { kernel, rounds, cases, json, .. } => {
             let (contracts, scenarios) = catalogue(home)?;
             let (kernels, requests) =
@@ -83,6 +100,48 @@ pub(crate) fn main(bench: &Bench, home: &Home) -> Result<Exit> {
             print(&measured, *json)
         }
     }
+}
+
+/// What reading and checking costs.
+#[derive(Debug, Serialize)]
+struct Checked {
+    scenarios: usize,
+    cases: usize,
+    rounds: u32,
+    /// The median, in milliseconds.
+    median_ms: f64,
+    /// The slowest, in milliseconds.
+    worst_ms: f64,
+}
+
+impl std::fmt::Display for Checked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { scenarios, cases, rounds, median_ms, worst_ms } = self;
+        let built = if cfg!(debug_assertions) { " (a debug build)" } else { "" };
+        write!(
+            f,
+            "{scenarios} scenarios, {cases} cases: read and checked in {median_ms:.1} ms, at worst {worst_ms:.1} ms, of {rounds}{built}"
+        )
+    }
+}
+
+fn check(home: &Home, rounds: u32) -> Result<Checked> {
+    let mut times = Vec::new();
+    let mut cases = Vec::new();
+    for _ in 0..rounds {
+        let begun = Instant::now();
+        cases = catalogue(home)?.1;
+        times.push(begun.elapsed().as_secs_f64() * 1000.0);
+    }
+    times.sort_by(f64::total_cmp);
+    let files: BTreeSet<_> = cases.iter().map(|case| &case.file).collect();
+    Ok(Checked {
+        scenarios: files.len(),
+        cases: cases.len(),
+        rounds,
+        median_ms: times[times.len() / 2],
+        worst_ms: times.last().copied().unwrap_or_default(),
+    })
 }
 
 fn print<T: Serialize + std::fmt::Display>(measured: &T, json: bool) -> Result<Exit> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The flags that say which kernels and which cases, shared by the subcommands that take them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
@@ -10,7 +10,7 @@ use holdfast::home::Home;
 use holdfast::kernel::{self, Request, TreeRequest};
 use holdfast::outcome::bad_input;
 use holdfast::path;
-use holdfast::plan::PlannedKernel;
+use holdfast::plan::{PlannedKernel, select};
 use holdfast::run::Requests;
 use holdfast::scenario::{self, Scenario};
 use holdfast::yaml::{Document, unknown_word};
@@ -66,27 +66,33 @@ impl Kernels {
         let mut planned = Vec::new();
         let mut by_name = Requests::new();
         for request in requests {
-            let claimed = kernel::spec(home, &request.base)?.contract;
+            let spec = kernel::spec(home, &request.base)?;
+            let claimed = spec.contract;
+            let unknown = spec.features.iter().find(|feature| contracts.feature(feature).is_none());
+            if let Some(feature) = unknown {
+                let message = unknown_word("feature", feature, contracts.features());
+                return Err(in_description(home, &request.base, "features", Some(feature), &message));
+            }
             if contracts.get(&claimed).is_none() {
-                return Err(claims_nothing_known(home, &request.base, &claimed, contracts));
+                let message = unknown_word("contract", &claimed, contracts.names());
+                return Err(in_description(home, &request.base, "contract", None, &message));
             }
             let contract = self.contract.clone().unwrap_or(claimed);
             let name = request.name();
             if by_name.insert(name.clone(), request).is_some() {
                 return Err(bad_input(format!("the kernel {name} was named twice")));
             }
-            planned.push(PlannedKernel { name, contract });
+            planned.push(PlannedKernel { name, contract, features: spec.features });
         }
         Ok((planned, by_name))
     }
 }
 
-/// A kernel's description that claims a contract nobody knows, with its place.
-fn claims_nothing_known(home: &Home, kernel: &str, contract: &str, contracts: &Contracts) -> anyhow::Error {
-    let message = unknown_word("contract", contract, contracts.names());
+/// A fault of a kernel's description, with its place.
+fn in_description(home: &Home, kernel: &str, field: &str, word: Option<&str>, message: &str) -> anyhow::Error {
     match Document::read(&kernel::folder(home, kernel).join("kernel.yaml")) {
-        Ok(document) => document.fault(&path!["contract"], None, &message),
-        Err(error) => error.context(message),
+        Ok(document) => document.fault(&path![field], word, message),
+        Err(error) => error.context(message.to_owned()),
     }
 }
 
@@ -98,4 +104,31 @@ pub(crate) fn catalogue(home: &Home) -> Result<(Contracts, Vec<Scenario>)> {
         scenarios.extend(scenario::load_all(&folder, &contracts)?);
     }
     Ok((contracts, scenarios))
+}
+
+/// The contracts, and the cases that are named: by path, by id or by a glob.
+pub(crate) fn selected(home: &Home, names: &[String]) -> Result<(Contracts, Vec<Scenario>)> {
+    let (contracts, mut scenarios) = catalogue(home)?;
+    own_files(names, home, &contracts, &mut scenarios)?;
+    let selected = select(&scenarios, &contracts, names)?.into_iter().cloned().collect();
+    Ok((contracts, selected))
+}
+
+/// Adds scenarios named by path that lie outside Holdfast's own folder.
+pub(crate) fn own_files(
+    cases: &[String],
+    home: &Home,
+    contracts: &Contracts,
+    all: &mut Vec<Scenario>,
+) -> Result<()> {
+    for case in cases.iter().filter(|case| case.ends_with(".yaml")) {
+        let missing = |error| bad_input(format!("cannot open the scenario {case}: {error}"));
+        let path = Path::new(case).canonicalize().map_err(missing)?;
+        let known = home.scenario_folders().filter_map(|folder| folder.canonicalize().ok());
+        if !known.into_iter().any(|folder| path.starts_with(folder)) {
+            let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+            all.extend(scenario::load_file(&folder, &path, contracts)?);
+        }
+    }
+    Ok(())
 }

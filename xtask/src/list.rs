@@ -41,8 +41,7 @@ fn show_contract(name: &str, contract: &Contract, scenarios: &[Scenario]) {
     outln!("{name}: {}", contract.about);
     for (clause, promise) in &contract.clauses {
         let proofs = scenarios.iter().filter(|scenario| {
-            scenario.contracts.iter().any(|one| one == name)
-                && scenario.steps.iter().any(|step| step.proves.contains(clause))
+            scenario.is_about(name) && scenario.steps.iter().any(|step| step.proves.contains(clause))
         });
         let by = match proofs.count() {
             // The standing oracles prove this one after every case.

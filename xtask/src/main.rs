@@ -16,6 +16,7 @@ mod kernel;
 mod list;
 mod report;
 mod run;
+mod scenario;
 mod selftest;
 mod shell;
 mod test;
@@ -46,6 +47,7 @@ struct Cli {
 enum Command {
     Run(run::Run),
     List(list::List),
+    Scenario(scenario::Scenario),
     Report(report::Report),
     Doctor(doctor::Doctor),
     Kernel(kernel::Kernel),
@@ -82,6 +84,7 @@ fn dispatch(command: &Command, home: &Home) -> anyhow::Result<Exit> {
     match command {
         Command::Run(args) => run::main(args, home),
         Command::List(args) => list::main(args, home),
+        Command::Scenario(args) => scenario::main(args, home),
         Command::Report(args) => report::main(args, home),
         Command::Doctor(args) => doctor::main(args, home),
         Command::Kernel(args) => kernel::main(args, home),

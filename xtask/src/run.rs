@@ -1,24 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `run`: kernels, machines, cases, verdicts.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use holdfast::contract::Contracts;
 use holdfast::doctor;
 use holdfast::home::Home;
 use holdfast::jobs::Jobs;
 use holdfast::machine::accel::{Kind, Wish};
-use holdfast::outcome::{Exit, bad_input};
+use holdfast::outcome::Exit;
 use holdfast::plan::{Plan, PlanFile};
 use holdfast::progress::Progress;
 use holdfast::report::render;
 use holdfast::run::{self as library, Interrupt, Requests, Settings, run};
 use holdfast::runs;
-use holdfast::scenario::{Scenario, load_file};
 
-use crate::choice::{Kernels, catalogue};
+use crate::choice::{Kernels, catalogue, own_files};
 use crate::exit;
 
 /// Build kernels, boot them, play cases, judge what came back
@@ -171,20 +169,6 @@ fn planned(run_args: &Run, home: &Home) -> Result<(Plan, Requests)> {
     };
     let plan = Plan::make(&scenarios, &contracts, &kernels, &selectors)?;
     Ok((plan.repeated(run_args.repeat), requests))
-}
-
-/// Adds scenarios named by path that lie outside Holdfast's own folder.
-fn own_files(cases: &[String], home: &Home, contracts: &Contracts, all: &mut Vec<Scenario>) -> Result<()> {
-    for case in cases.iter().filter(|case| case.ends_with(".yaml")) {
-        let missing = |error| bad_input(format!("cannot open the scenario {case}: {error}"));
-        let path = Path::new(case).canonicalize().map_err(missing)?;
-        let known = home.scenario_folders().filter_map(|folder| folder.canonicalize().ok());
-        if !known.into_iter().any(|folder| path.starts_with(folder)) {
-            let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
-            all.extend(load_file(&folder, &path, contracts)?);
-        }
-    }
-    Ok(())
 }
 
 /// Runs, prints the report, and says where the run's folder is.

@@ -68,6 +68,28 @@ fn a_typo_in_a_scenario_of_ones_own_has_its_place() {
 }
 
 #[test]
+fn a_check_tells_every_fault_and_needs_no_machine() {
+    check(&["scenario", "check"], 0, &["scenarios, ", " cases, good"]);
+    let folder = tempfile::tempdir().unwrap();
+    let [path, other] = ["mine.yaml", "other.yaml"].map(|name| folder.path().join(name));
+    let good = "about: a\nbecause: b\ncontracts: [mainline]\nactors: {a: {}}\nsteps:\n  - {by: a, do: {pipe: {}}, expect: ok}\n  - {by: a, do: {pipe: {}}, expect: ok}\n";
+    fs::write(&path, good).unwrap();
+    let [name, second] = [&path, &other].map(|path| path.to_str().unwrap());
+    check(&["scenario", "check", name], 0, &["1 scenarios, 1 cases, good"]);
+    fs::write(&path, good.replacen("pipe", "pype", 1).replacen("expect: ok}\n  -", "expect: ok}\n  -", 1))
+        .unwrap();
+    fs::write(&other, good.replace("ok}", "okay}")).unwrap();
+    let words =
+        ["mine.yaml:6:", "did you mean `pipe`?", "other.yaml:6:", "other.yaml:7:", "did you mean `ok`?"];
+    check(&["scenario", "check", name, second], 2, &words);
+    check(&["scenario", "check", "no-such.yaml"], 2, &["cannot open the scenario no-such.yaml"]);
+    check(&["scenario", "explain", "truncate/pined-by-rdma"], 2, &["did you mean `truncate/pinned-by-rdma`?"]);
+    let words = ["wait for `cut` (truncate of `other`)", "must come back: EINTR", "proves eintr: "];
+    check(&["scenario", "explain", "truncate/pinned-by-rdma"], 0, &words);
+    check(&["bench", "check", "--rounds", "2"], 0, &["read and checked in"]);
+}
+
+#[test]
 fn missing_tools_are_named_with_the_command_that_installs_them() {
     let cache = tempfile::tempdir().unwrap();
     let mut command = holdfast(cache.path(), &["run", "--kernel", "mainline-6.12"]);
@@ -182,8 +204,10 @@ fn an_installed_copy_without_data_says_how_to_get_it() {
 
 #[test]
 fn help_names_every_subcommand() {
-    let words =
-        ["run", "list", "report", "doctor", "clean", "kernel", "shell", "selftest", "bench", "test", "install"];
+    let words = [
+        "run", "list", "report", "doctor", "clean", "kernel", "shell", "selftest", "bench", "test", "install",
+        "scenario",
+    ];
     check(&["--help"], 0, &words);
     for word in words {
         check(&[word, "--help"], 0, &["Usage:"]);

@@ -2,6 +2,8 @@
 //! From a case's plan and its recorded facts to a verdict. Pure: no clock, no file, no VM, so that
 //! stored facts can be judged again, and altered facts too.
 
+mod broken;
+mod features;
 mod oracles;
 mod steps;
 #[cfg(test)]
@@ -11,12 +13,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use oracles::OracleResult;
+pub use oracles::{ORACLES, OracleResult};
 pub use steps::{StepResult, StepStatus, scaled};
 
 use holdfast_protocol::{Hello, Place};
 
-use crate::contract::{Contract, PINS_BALANCED};
+use crate::contract::{Contract, NO_STALE_READ, NO_STALE_WRITE, PINS_BALANCED};
 use crate::outcome::Kind;
 use crate::plan::{Plan, PlannedCase};
 use crate::record::{End, Origin, Record};
@@ -71,6 +73,9 @@ pub struct CaseResult {
     pub oracles: Vec<OracleResult>,
     /// Clauses this case says something about; true when proved, false when broken.
     pub clauses: BTreeMap<String, bool>,
+    /// Clauses it has shown to be broken as its scenario expects, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub broken: BTreeMap<String, String>,
     /// What was seen and expected, but should not go unsaid.
     pub notes: Vec<String>,
     /// How its machine came to be.
@@ -85,7 +90,11 @@ pub struct CaseResult {
 #[must_use]
 pub fn judge(case: &PlannedCase, contract: &Contract, record: &Record) -> CaseResult {
     let steps = steps::judge(case, record);
-    let oracles = record.oracles.as_ref().map(|seen| oracles::judge(seen, &record.fsck)).unwrap_or_default();
+    let oracles = record
+        .oracles
+        .as_ref()
+        .map(|seen| oracles::judge(seen, &record.fsck, &case.broken_oracles))
+        .unwrap_or_default();
     let (undeclared, notes) = splats(contract, record);
     let verdict = verdict(case, record, &steps, &oracles, undeclared);
     let green = match &case.ends {
@@ -105,6 +114,7 @@ pub fn judge(case: &PlannedCase, contract: &Contract, record: &Record) -> CaseRe
         _ => verdict,
     };
     let clauses = clauses(case, contract, &steps, &oracles, &verdict);
+    let broken = broken::shown(case, contract, &steps, &oracles, &verdict);
     CaseResult {
         id: case.id.clone(),
         kernel: case.kernel.clone(),
@@ -115,6 +125,7 @@ pub fn judge(case: &PlannedCase, contract: &Contract, record: &Record) -> CaseRe
         steps,
         oracles,
         clauses,
+        broken,
         notes,
         machine: record.machine,
         seed: record.seed,
@@ -150,6 +161,7 @@ pub fn judge_all(plan: &Plan, records: &[Record]) -> Vec<CaseResult> {
                 result.verdict = Verdict::because(Kind::Inconclusive, why.clone());
                 result.green = false;
                 result.clauses.retain(|_, proved| !*proved);
+                result.broken.clear();
             }
         }
     }
@@ -205,7 +217,7 @@ fn verdict(
             ..Verdict::because(Kind::Fail, bad.got.clone())
         };
     }
-    if let Some(bad) = oracles.iter().find(|oracle| !oracle.clean) {
+    if let Some(bad) = oracles.iter().find(|oracle| oracle.is_red()) {
         return Verdict {
             step: Some(format!("oracle/{}", bad.name)),
             expected: Some(bad.expected.clone()),
@@ -218,7 +230,8 @@ fn verdict(
     if let Some(why) = steps::undecided(case, record) {
         return Verdict::because(Kind::Inconclusive, why);
     }
-    if !steps.iter().any(|step| step.status == StepStatus::AsExpected && step.checked) {
+    let shown = [StepStatus::AsExpected, StepStatus::BrokenAsExpected];
+    if !steps.iter().any(|step| shown.contains(&step.status) && step.checked) {
         return Verdict::because(Kind::Inconclusive, "no step that expects something was applicable");
     }
     Verdict::of(Kind::Pass)
@@ -248,6 +261,9 @@ fn precondition(case: &PlannedCase, record: &Record) -> Option<String> {
         return Some(format!("the guest runs {}, not {}", hello.kernel, record.release));
     }
     if let Some(why) = unready(hello) {
+        return Some(why);
+    }
+    if let Some(why) = features::unconfirmed(case, hello) {
         return Some(why);
     }
     if hello.cpus != case.cpus {
@@ -328,6 +344,8 @@ fn clauses(
     for (planned, step) in case.steps.iter().zip(steps) {
         for clause in &planned.proves {
             match step.status {
+                // A promise that was kept, or broken in another way, where its breakage was to be shown.
+                StepStatus::NotAsExpected if planned.broken.is_some() => {}
                 StepStatus::NotAsExpected => {
                     clauses.insert(clause.clone(), false);
                 }
@@ -340,10 +358,17 @@ fn clauses(
     }
     if contract.clauses.contains_key(PINS_BALANCED) && case.ends.is_none() {
         let balance: Vec<&OracleResult> = oracles.iter().filter(|oracle| oracle.balance).collect();
-        if balance.iter().any(|oracle| !oracle.clean) {
+        if balance.iter().any(|oracle| !oracle.clean && oracle.broken.is_none()) {
             clauses.insert(PINS_BALANCED.to_owned(), false);
-        } else if passed && !balance.is_empty() {
+        } else if passed && !balance.is_empty() && balance.iter().all(|oracle| oracle.clean) {
             clauses.insert(PINS_BALANCED.to_owned(), true);
+        }
+    }
+    let looked = oracles.iter().filter(|oracle| [NO_STALE_WRITE, NO_STALE_READ].contains(&&*oracle.name));
+    for oracle in looked.filter(|oracle| contract.clauses.contains_key(&oracle.name) && oracle.broken.is_none())
+    {
+        if !oracle.clean || passed {
+            clauses.insert(oracle.name.clone(), oracle.clean);
         }
     }
     clauses

@@ -3,6 +3,7 @@
 //!
 //! Splats are not among them: a kernel bug is a verdict of its own.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use holdfast_protocol::{DamageFact, Oracles, Outcome, Place, Victim};
@@ -11,6 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::contract::{NO_STALE_READ, NO_STALE_WRITE};
 use crate::fsck::FsckFact;
 use crate::scenario::{describe, errno_name};
+
+/// The names of all standing oracles, in the order in which they are judged.
+pub const ORACLES: [&str; 8] =
+    ["stuck", "regions", "pins", "leases", "umount", "fsck", NO_STALE_WRITE, NO_STALE_READ];
 
 /// What one standing oracle says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +30,20 @@ pub struct OracleResult {
     pub got: String,
     /// It belongs to the clause `pins-balanced`.
     pub balance: bool,
+    /// Something was not looked at: what was found is no finding.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub incomplete: bool,
+    /// Why it is expected to find something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<String>,
+}
+
+impl OracleResult {
+    /// It makes its case red: it found something, or nothing where a finding is expected.
+    #[must_use]
+    pub fn is_red(&self) -> bool {
+        self.broken.is_some() != (!self.clean && !self.incomplete) || self.incomplete
+    }
 }
 
 /// The file systems that an oracle says nothing of.
@@ -35,7 +54,7 @@ fn unseen(seen: impl Iterator<Item = Place>) -> impl Iterator<Item = Place> {
 
 /// In the order in which one trouble causes another: a stuck task holds a
 /// region, a region holds pins, pins hold a mount.
-pub(super) fn judge(seen: &Oracles, fsck: &[FsckFact]) -> Vec<OracleResult> {
+pub(super) fn judge(seen: &Oracles, fsck: &[FsckFact], broken: &BTreeMap<String, String>) -> Vec<OracleResult> {
     let mut results = Vec::new();
     let mut say = |name: &str, balance: bool, expected: &str, trouble: Option<String>| {
         results.push(OracleResult {
@@ -44,6 +63,8 @@ pub(super) fn judge(seen: &Oracles, fsck: &[FsckFact]) -> Vec<OracleResult> {
             expected: expected.to_owned(),
             got: trouble.unwrap_or_else(|| "so".to_owned()),
             balance,
+            incomplete: false,
+            broken: broken.get(name).cloned(),
         });
     };
     let stuck = seen.stuck.iter().fold(String::new(), |mut text, task| {
@@ -84,11 +105,23 @@ pub(super) fn judge(seen: &Oracles, fsck: &[FsckFact]) -> Vec<OracleResult> {
         seen.damage.iter().filter_map(|fact| fact.victim.as_ref()).any(|victim| what(victim).is_some())
     };
     let (writes, reads) = damage(&seen.damage);
-    if tried(|victim| &victim.write) {
+    // Where it is expected broken it is asked too: nobody looked is no breakage.
+    if tried(|victim| &victim.write) || broken.contains_key(NO_STALE_WRITE) {
         say(NO_STALE_WRITE, false, "no RDMA write reaches a block that is another file's by now", writes);
     }
-    if tried(|victim| &victim.read) {
+    if tried(|victim| &victim.read) || broken.contains_key(NO_STALE_READ) {
         say(NO_STALE_READ, false, "no RDMA read brings what is in another file", reads);
+    }
+    let unseen_umount = unseen(seen.umount.iter().map(|one| one.on)).next().is_some();
+    let unchecked = unseen(fsck.iter().map(|one| one.on)).next().is_some();
+    let unchecked = unchecked || fsck.iter().any(|one| one.status.is_none());
+    for (name, incomplete) in [("umount", unseen_umount), ("fsck", unchecked)] {
+        results.iter_mut().filter(|one| one.name == name).for_each(|one| one.incomplete = incomplete);
+    }
+    for one in results.iter_mut().filter(|one| one.is_red()) {
+        if let Some(why) = &one.broken {
+            one.expected = format!("not `{}`, because that is expected broken ({why})", one.expected);
+        }
     }
     results
 }
@@ -120,4 +153,17 @@ pub(super) fn damage_unknown(facts: &[DamageFact]) -> Option<String> {
         "after {} {} KiB that ${} pins were not the file's any more, and what a device reaches there could not be shown: {}",
         fact.after, fact.lost_kib, fact.region, fact.trouble
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_oracle_has_a_name_a_scenario_can_say() {
+        let results = judge(&Oracles::default(), &[], &BTreeMap::new());
+        let names: Vec<&str> = results.iter().map(|one| one.name.as_str()).collect();
+        // The last two are asked only where blocks were given away.
+        assert_eq!(names, ORACLES[..6]);
+    }
 }

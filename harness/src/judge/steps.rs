@@ -16,6 +16,8 @@ pub enum StepStatus {
     AsExpected,
     /// It came back otherwise.
     NotAsExpected,
+    /// It showed the breakage that is expected of it.
+    BrokenAsExpected,
     /// The contract rules it out.
     NotApplicable,
     /// It was planned and could not be issued, or was never reached.
@@ -89,6 +91,9 @@ fn expected(step: &PlannedStep, pace: f64) -> String {
         Action::Still { for_ms, .. } => format!("blocks for {} ms", scaled(*for_ms, pace)),
         _ => step.expect.to_string(),
     };
+    if let Some(broken) = &step.broken {
+        text = format!("{}, because {}", broken.shown, broken.in_words());
+    }
     if let Some(bound) = step.not_before_ms {
         text += &format!(", not before {} ms", scaled(bound, pace));
     }
@@ -117,7 +122,7 @@ fn compare(step: &PlannedStep, fact: &Fact, record: &Record) -> (StepStatus, Str
             matches!(fact.outcome, Outcome::Blocked { .. })
                 && fact.ran_ms() + fact.stalled_ms.min(STALL_GRAIN_MS) >= scaled(*for_ms, pace)
         }
-        Action::Do { .. } | Action::Await { .. } => {
+        Action::Do { .. } | Action::Await { .. } | Action::Use { .. } => {
             let watched = fact.outcome != Outcome::NoSignal || fact.ran_ms() >= scaled(step.wait_ms, pace);
             watched && step.expect.admits(&fact.outcome, &|id| returned(record, id))
         }
@@ -128,10 +133,17 @@ fn compare(step: &PlannedStep, fact: &Fact, record: &Record) -> (StepStatus, Str
     // What lets the call return must have been done before it returned.
     let cause = step.after.as_ref().map(|id| record.facts.get(id).map_or(u64::MAX, |cause| cause.at_ms));
     let early = early || cause.is_some_and(|cause_ms| fact.at_ms.saturating_add(fact.took_ms) < cause_ms);
-    if admitted && !early && !late {
-        (StepStatus::AsExpected, got)
-    } else {
-        (StepStatus::NotAsExpected, format!("{got} after {} ms", fact.took_ms))
+    let held = admitted && !early && !late;
+    match &step.broken {
+        None if held => (StepStatus::AsExpected, got),
+        Some(broken) if held => {
+            (StepStatus::NotAsExpected, format!("{got}: the promise was kept, but {}", broken.in_words()))
+        }
+        // A bound in time from above holds for the breakage too.
+        Some(broken) if broken.shown.admits(&fact.outcome, &|id| returned(record, id)) && !late => {
+            (StepStatus::BrokenAsExpected, got)
+        }
+        _ => (StepStatus::NotAsExpected, format!("{got} after {} ms", fact.took_ms)),
     }
 }
 

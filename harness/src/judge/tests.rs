@@ -8,6 +8,8 @@ use holdfast_protocol::{
     StuckTask, UmountFact,
 };
 
+mod broken;
+
 use super::*;
 use crate::contract::Contracts;
 use crate::flip::flip;
@@ -46,23 +48,32 @@ steps:
   - {id: twin, by: a, do: {reg_mr: {map: $memory}}, expect: ok}
   - {id: mr, by: a, do: {reg_mr: {map: $map}}, expect_by: {mainline: EOPNOTSUPP, unguarded: ok}, proves: [longterm-refused], twin: twin}
   - {id: cut, by: b, start: {truncate: {file: data, size_kib: 0}}}
+  - {id: live, by: a, do: {rdma_write: {mr: $mr, at_kib: 0, len_kib: 4, pattern: 2}}, expect: ok}
   - {id: watch, still: cut, for_ms: 500, needs: [mr], proves: [blocks]}
   - {id: free, by: a, do: {dereg_mr: {mr: $mr}}}
   - {id: done, await: cut, after: free, expect: ok, not_after_ms: 5000, proves: [blocks]}
 ";
 
 fn plan(kernels: &[&str], ends: &str) -> Plan {
+    plan_of(CASE, kernels, ends)
+}
+
+fn plan_of(case: &str, kernels: &[&str], ends: &str) -> Plan {
     let contracts = Contracts::of(CONTRACTS);
     let folder = tempfile::tempdir().unwrap();
     let mut scenarios = Vec::new();
-    for (name, text) in [("control.yaml", CONTROL.to_owned()), ("case.yaml", format!("{CASE}{ends}"))] {
+    for (name, text) in [("control.yaml", CONTROL.to_owned()), ("case.yaml", format!("{case}{ends}"))] {
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
         scenarios.extend(scenario::load_file(folder.path(), &path, &contracts).unwrap());
     }
     let kernels: Vec<PlannedKernel> = kernels
         .iter()
-        .map(|name| PlannedKernel { name: format!("{name}-k"), contract: (*name).to_owned() })
+        .map(|name| PlannedKernel {
+            name: format!("{name}-k"),
+            contract: (*name).to_owned(),
+            features: Vec::new(),
+        })
         .collect();
     Plan::make(&scenarios, &contracts, &kernels, &[]).unwrap()
 }
@@ -166,7 +177,7 @@ fn what_a_contract_rules_out_is_known_before_anything_boots() {
         .filter(|step| step.excluded.is_some())
         .map(|step| step.id.as_str())
         .collect();
-    assert_eq!(excluded, ["watch", "free"]);
+    assert_eq!(excluded, ["live", "watch", "free"]);
 }
 
 #[test]
@@ -454,4 +465,16 @@ fn a_report_shows_every_row_and_where_the_evidence_is() {
     assert_eq!(results.exit, 1);
     let text = crate::report::render(&results, Path::new("/runs/1"));
     insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
+}
+
+#[test]
+fn a_declared_feature_that_the_guest_lacks_leaves_no_verdict() {
+    let case = PlannedCase {
+        features: vec!["odp".into(), "other".into()],
+        ..plan(&["mainline"], "").cases[1].clone()
+    };
+    assert_eq!(features::lacking(&case, |_| None), None, "what nobody looks for is believed");
+    assert_eq!(features::lacking(&case, |_| Some(true)), None);
+    let why = features::lacking(&case, |feature| Some(feature != "other")).unwrap();
+    assert!(why.contains("declares the feature other"), "{why}");
 }

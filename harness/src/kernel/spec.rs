@@ -26,6 +26,8 @@ pub struct Spec {
     pub about: String,
     /// The contract this kernel claims to keep.
     pub contract: String,
+    /// Features it claims to have, declared in `contracts.yaml`.
+    pub features: Vec<String>,
     /// Where its source can come from; the first one this host can use is taken.
     pub sources: Vec<Source>,
     /// The configuration the fragments are put on.
@@ -88,6 +90,8 @@ pub enum Origin {
 struct File {
     about: String,
     contract: String,
+    #[serde(default)]
+    features: Vec<String>,
     sources: Vec<SourceEntry>,
     base: Base,
     fragments: Vec<String>,
@@ -177,6 +181,7 @@ fn load(home: &Home, name: &str) -> Result<Spec> {
         name: name.to_owned(),
         about: file.about,
         contract: file.contract,
+        features: file.features,
         sources,
         base: file.base,
         fragments: file.fragments,

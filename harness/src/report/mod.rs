@@ -93,7 +93,11 @@ pub enum ClauseState {
     Partly,
     /// Broken at least once.
     Broken,
-    /// No step that proves it passed.
+    /// Broken where a scenario expects it, and never elsewhere: the breakage was shown.
+    BrokenAsExpected,
+    /// Cases were to prove it, and none of them has a verdict on it.
+    Inconclusive,
+    /// No case of the run was to prove it.
     NotExercised,
 }
 
@@ -167,8 +171,7 @@ pub fn results(plan: &Plan, cases: Vec<CaseResult>, records: &[Record], of: Circ
 impl Results {
     /// Puts newly judged rows in, with all that follows from them.
     pub fn renew(&mut self, plan: &Plan, cases: Vec<CaseResult>) {
-        self.clauses =
-            plan.kernels.iter().map(|kernel| (kernel.name.clone(), clauses(plan, kernel, &cases))).collect();
+        self.clauses = clause_states(plan, &cases);
         self.exit = if self.interrupted {
             Exit::Interrupted.code()
         } else {
@@ -178,11 +181,22 @@ impl Results {
     }
 }
 
+/// What rows say of every clause, by kernel.
+pub(crate) fn clause_states(
+    plan: &Plan,
+    cases: &[CaseResult],
+) -> BTreeMap<String, BTreeMap<String, ClauseState>> {
+    plan.kernels.iter().map(|kernel| (kernel.name.clone(), clauses(plan, kernel, cases))).collect()
+}
+
 fn clauses(plan: &Plan, kernel: &PlannedKernel, cases: &[CaseResult]) -> BTreeMap<String, ClauseState> {
     let said = |clause: &String| {
         let here = || plan.cases.iter().zip(cases).filter(|(planned, _)| planned.kernel == kernel.name);
         if here().any(|(_, case)| case.clauses.get(clause) == Some(&false)) {
             return ClauseState::Broken;
+        }
+        if here().any(|(_, case)| case.broken.contains_key(clause)) {
+            return ClauseState::BrokenAsExpected;
         }
         let proved = here().any(|(_, case)| case.clauses.get(clause) == Some(&true));
         let was_to_prove = |planned: &PlannedCase| {
@@ -193,7 +207,8 @@ fn clauses(plan: &Plan, kernel: &PlannedKernel, cases: &[CaseResult]) -> BTreeMa
         match (proved, missing) {
             (true, false) => ClauseState::Holds,
             (true, true) => ClauseState::Partly,
-            (false, _) => ClauseState::NotExercised,
+            (false, true) => ClauseState::Inconclusive,
+            (false, false) => ClauseState::NotExercised,
         }
     };
     plan.contracts[&kernel.contract].clauses.keys().map(|clause| (clause.clone(), said(clause))).collect()

@@ -43,11 +43,16 @@ pub fn render(results: &Results, folder: &Path) -> String {
         let more = if is_no_verdict(case) { same.count() - 1 } else { 0 };
         red(&mut text, case, more, folder);
     }
-    let notes: BTreeSet<String> = results
+    let mut notes: BTreeSet<String> = results
         .cases
         .iter()
         .flat_map(|case| case.notes.iter().map(|note| format!("{}: {note}", case.kernel)))
         .collect();
+    notes.extend(results.cases.iter().flat_map(|case| {
+        case.broken
+            .iter()
+            .map(|(clause, why)| format!("{}: {clause} is broken, as expected: {why}", case.kernel))
+    }));
     for note in notes {
         let _ = writeln!(text, "{DIM}note{DIM:#}  {note}");
     }
@@ -125,6 +130,8 @@ fn clauses(results: &Results, kernels: &[&str]) -> Table {
                 Some(ClauseState::Holds) => (GREEN, "holds"),
                 Some(ClauseState::Partly) => (YELLOW, "partly"),
                 Some(ClauseState::Broken) => (RED, "BROKEN"),
+                Some(ClauseState::BrokenAsExpected) => (GREEN, "broken as expected"),
+                Some(ClauseState::Inconclusive) => (YELLOW, "inconclusive"),
                 Some(ClauseState::NotExercised) => (YELLOW, "not exercised"),
                 None => (DIM, "-"),
             };

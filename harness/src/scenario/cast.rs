@@ -60,7 +60,8 @@ impl<'a> Checker<'a> {
             for (handler, setup) in &setup.on_signal {
                 let at = path!["actors", actor.as_str(), "on_signal", handler.as_str(), "run"];
                 for (handle, wanted) in setup.run.iter().flat_map(|run| uses(&run.op).handles) {
-                    let made = self.done.get(handle.id()).filter(|made| made.result == Some(wanted));
+                    let made =
+                        self.done.get(handle.id()).filter(|made| made.unknown || made.result == Some(wanted));
                     if !made.is_some_and(|made| self.inherits(actor, made.by, 0)) {
                         let message = format!(
                             "no step of `{actor}` makes `${}`, {} for its handler",
@@ -130,7 +131,7 @@ impl<'a> Checker<'a> {
 
     /// An expected number is that of a descriptor.
     pub(super) fn names_a_descriptor(&self, nr: usize, at: &[Key], id: &str) -> Result<()> {
-        if self.done.get(id).is_some_and(|made| made.result == Some(Thing::Descriptor)) {
+        if self.done.get(id).is_some_and(|made| made.unknown || made.result == Some(Thing::Descriptor)) {
             return Ok(());
         }
         let descriptors = self.done.iter().filter(|(_, made)| made.result == Some(Thing::Descriptor));

@@ -1,20 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From the form to the meaning: every name must be declared, every handle must come from an
-//! earlier step, every claim must be one that can fail. All without a VM.
+//! earlier step, every claim must be one that can fail. All without a VM, and every fault at once.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
 use holdfast_protocol::Op;
+use serde_json::Value;
 
+use super::compose::{Case, Entry, Sources};
 use super::expect::Expect;
+use super::faults::Faults;
 use super::form::{Form, StepForm};
+use super::head::Breaks;
+use super::limits::{LONGEST_CASE_ID, LONGEST_NAME};
 use super::names::{is_signal, signals};
+use super::under;
 use super::uses::{Thing, name, uses};
-use super::{Action, DEFAULT_STILL_MS, ELSE, SHORTEST_PROOF_MS, Scenario, Step, matrix};
+use super::{Action, DEFAULT_STILL_MS, ELSE, Scenario, Step, broken, matrix, pins};
 use crate::contract::Contracts;
-use crate::outcome::Kind;
+use crate::outcome::bad_input;
 use crate::path;
 use crate::yaml::{Document, Key, unknown_word};
 
@@ -25,14 +31,55 @@ pub(super) fn scenarios(
     stem: &str,
     contracts: &Contracts,
 ) -> Result<Vec<Scenario>> {
-    let value = document.parse()?;
+    let own = file.parent();
+    let folders: Vec<&Path> = own.into_iter().chain(contracts.folders()).collect();
+    let sources = Sources::read(document, &folders)?;
+    let mut faults = Faults::default();
     let mut all = Vec::new();
-    for combination in matrix::expand(document, &value)? {
-        let form: Form = document.typed(combination.value)?;
-        Checker { document, form: &form, contracts, done: BTreeMap::new(), born: BTreeMap::new() }.check()?;
-        all.push(meaning(form, file, format!("{stem}{}", combination.suffix)));
+    for combination in matrix::combinations(document, &sources.value)? {
+        let Some(case) = sources.compose(&combination, &mut faults) else { continue };
+        let id = format!("{stem}{}", combination.suffix);
+        if id.chars().count() > LONGEST_CASE_ID {
+            let message = format!("the id `{id}` of a case has more than {LONGEST_CASE_ID} letters");
+            faults.push(document.fault(&path!["matrix"], None, &message));
+        }
+        let mut found = Faults::default();
+        let (form, entries) = (&case.form, case.entries.as_slice());
+        let checker =
+            Checker { document, form, entries, contracts, done: BTreeMap::new(), born: BTreeMap::new() };
+        let breaks = checker.check(&mut found);
+        let whole = found.is_empty() && case.entries.iter().all(|entry| entry.readable);
+        faults.extend(found);
+        if whole {
+            let scenario = meaning(&case, breaks, file, id);
+            as_a_whole(&scenario, &case.entries, document, contracts, &mut faults);
+            all.push(scenario);
+        }
     }
-    Ok(all)
+    faults.into_result().map(|()| all)
+}
+
+/// What only shows when all steps are looked at under each contract.
+fn as_a_whole(
+    scenario: &Scenario,
+    entries: &[Entry],
+    document: &Document,
+    contracts: &Contracts,
+    faults: &mut Faults,
+) {
+    for under in under::all(scenario, contracts) {
+        let steps = under::steps(scenario, &under);
+        for (id, message) in pins::unshown(&steps) {
+            let of = |step: &Step| step.id == id || id.starts_with(&format!("{}.", step.id));
+            if let Some(nr) = scenario.steps.iter().position(of) {
+                faults.push(entries[nr].place.fault(&[], None, &message));
+            }
+        }
+        for (key, clause, message) in broken::check(scenario, &under, &steps) {
+            let at = path!["expect_broken", key.as_str(), clause.as_str()];
+            faults.push(document.fault(&at, None, &message));
+        }
+    }
 }
 
 /// What earlier steps made.
@@ -43,39 +90,56 @@ pub(super) struct Made<'a> {
     pub(super) result: Option<Thing>,
     /// It may still be under way: started, or allowed to block.
     open: bool,
-    op: Option<&'a Op>,
+    pub(super) does: Option<String>,
+    /// Nothing is known of it, because it could not be read: it fits everywhere.
+    pub(super) unknown: bool,
 }
 
 pub(super) struct Checker<'a> {
     pub(super) document: &'a Document,
     pub(super) form: &'a Form,
-    contracts: &'a Contracts,
+    pub(super) entries: &'a [Entry],
+    pub(super) contracts: &'a Contracts,
     pub(super) done: BTreeMap<String, Made<'a>>,
     /// Actors that a fork has made: their parents, and the number of the step.
     pub(super) born: BTreeMap<&'a str, (&'a str, usize)>,
 }
 
 impl<'a> Checker<'a> {
-    fn check(mut self) -> Result<()> {
-        self.head()?;
-        for (step, by, op) in self.handler_steps()? {
-            let made = Made { nr: 0, by, result: None, open: true, op: Some(op) };
-            self.done.insert(step, made);
+    fn check(mut self, faults: &mut Faults) -> Breaks {
+        let breaks = self.head(faults);
+        for (step, by, op) in faults.keep(self.handler_steps()).unwrap_or_default() {
+            let does = Some(name(op));
+            self.done.insert(step, Made { nr: 0, by, result: None, open: true, does, unknown: false });
         }
-        for (nr, step) in self.form.steps.iter().enumerate() {
-            self.id(nr, step)?;
-            self.action(nr, step)?;
-            self.expectation(nr, step)?;
-            self.claims(nr, step)?;
+        for (nr, entry) in self.entries.iter().enumerate() {
+            let checked = match entry.readable {
+                true => self.step(nr, &entry.form),
+                false => Ok(()),
+            };
+            faults.keep(checked);
+            // Whatever it is, later steps may name it.
+            let by = entry.form.by.as_deref().unwrap_or_default();
+            let unknown = Made { nr, by, result: None, open: true, does: None, unknown: true };
+            self.done.entry(id_of(nr, &entry.form)).or_insert(unknown);
         }
-        self.handler_handles()?;
-        for (nr, step) in self.form.steps.iter().enumerate() {
-            self.twin(nr, step)?;
-            if step.start.is_some() && self.done.get(&id_of(nr, step)).is_some_and(|made| made.open) {
-                return Err(self.fault(nr, &[], "it is started and never awaited: add an `await` step"));
+        faults.keep(self.handler_handles());
+        for (nr, entry) in self.entries.iter().enumerate().filter(|(_, entry)| entry.readable) {
+            faults.keep(self.twin(nr, &entry.form));
+            let made = &self.done[&id_of(nr, &entry.form)];
+            if entry.form.start.is_some() && made.open && !made.unknown {
+                let message = "it is started and never awaited: add an `await` step";
+                faults.push(self.fault(nr, &[], message));
             }
         }
-        Ok(())
+        breaks
+    }
+
+    fn step(&mut self, nr: usize, step: &'a StepForm) -> Result<()> {
+        self.id(nr, step)?;
+        self.action(nr, step)?;
+        self.expectation(nr, step)?;
+        self.claims(nr, step)
     }
 
     pub(super) fn fault(&self, nr: usize, below: &[Key], message: &str) -> anyhow::Error {
@@ -89,70 +153,40 @@ impl<'a> Checker<'a> {
         word: Option<&str>,
         message: &str,
     ) -> anyhow::Error {
-        let path: Vec<Key> = path!["steps", nr].into_iter().chain(below.iter().cloned()).collect();
-        self.document.fault(&path, word, message)
-    }
-
-    fn head(&self) -> Result<()> {
-        if self.form.contracts.is_empty() {
-            return Err(self.document.fault(&path!["contracts"], None, "name at least one contract"));
-        }
-        for name in &self.form.contracts {
-            if self.contracts.get(name).is_none() {
-                let message = unknown_word("contract", name, self.contracts.names());
-                return Err(self.document.fault(&path!["contracts"], Some(name), &message));
-            }
-        }
-        if self.form.steps.is_empty() {
-            return Err(self.document.fault(&path!["steps"], None, "a scenario without steps shows nothing"));
-        }
-        if !(1..=MOST_CPUS).contains(&self.form.cpus) {
-            let message = format!("a machine has 1 to {MOST_CPUS} processors");
-            return Err(self.document.fault(&path!["cpus"], None, &message));
-        }
-        for (actor, setup) in &self.form.actors {
-            for (handler, setup) in &setup.on_signal {
-                if !is_signal(&setup.signal) {
-                    let path = path!["actors", actor.as_str(), "on_signal", handler.as_str()];
-                    let message = unknown_word("signal", &setup.signal, signals());
-                    return Err(self.document.fault(&path, Some(&setup.signal), &message));
-                }
-            }
-        }
-        if let Some(ends) = &self.form.ends {
-            let complete = match ends.verdict {
-                Kind::Fail | Kind::Timeout => ends.step.is_some() && ends.title.is_none(),
-                Kind::KernelBug => ends.title.is_some() && ends.step.is_none(),
-                Kind::Lost => ends.step.is_none() && ends.title.is_none(),
-                _ => false,
-            };
-            if !complete {
-                let message = "a declared end is `fail` or `timeout` with its step, `kernel-bug` with its title, or `lost`";
-                return Err(self.document.fault(&path!["ends"], None, message));
-            }
-        }
-        Ok(())
+        self.entries[nr].place.fault(below, word, message)
     }
 
     fn id(&self, nr: usize, step: &StepForm) -> Result<()> {
         let Some(id) = &step.id else { return Ok(()) };
         let at = &path!["id"];
-        if id.is_empty() || !id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
-            return Err(self.fault(nr, at, "an id is made of small letters, digits and underscores"));
-        }
+        let written = id.strip_suffix(self.entries[nr].place.round.as_str()).unwrap_or(id);
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         if self.done.contains_key(id) {
             return Err(self.fault(nr, at, &format!("`{id}` is the id of an earlier step")));
         }
-        if self.form.matrix.contains_key(id) {
+        if written.is_empty() || !written.chars().all(plain) {
+            return Err(self.fault(nr, at, "an id is made of small letters, digits and underscores"));
+        }
+        if written.len() > LONGEST_NAME {
+            return Err(self.fault(nr, at, &format!("an id has at most {LONGEST_NAME} letters")));
+        }
+        if self.form.matrix.contains_key(written) {
             return Err(self.fault(nr, at, &format!("`{id}` is a matrix parameter already")));
         }
         Ok(())
     }
 
     fn action(&mut self, nr: usize, step: &'a StepForm) -> Result<()> {
-        let given = [step.issue.is_some(), step.start.is_some(), step.collect.is_some(), step.still.is_some()];
+        let given = [
+            step.issue.is_some(),
+            step.start.is_some(),
+            step.phrase.is_some(),
+            step.collect.is_some(),
+            step.still.is_some(),
+        ];
         if given.iter().filter(|given| **given).count() != 1 {
-            return Err(self.fault(nr, &[], "a step has exactly one of `do`, `start`, `await`, `still`"));
+            let message = "a step has exactly one of `do`, `start`, `use`, `await`, `still` (or is a group: `together`, `repeat`)";
+            return Err(self.fault(nr, &[], message));
         }
         if step.for_ms.is_some() && step.still.is_none() {
             return Err(self.fault(
@@ -160,6 +194,9 @@ impl<'a> Checker<'a> {
                 &path!["for_ms"],
                 "`for_ms` goes with `still`; to wait longer use `within_ms`",
             ));
+        }
+        if step.with.is_some() && step.phrase.is_none() {
+            return Err(self.fault(nr, &path!["with"], "`with` goes with `use`"));
         }
         if let Some(id) = step.collect.as_ref().or(step.still.as_ref()) {
             return self.collect(nr, step, id);
@@ -169,21 +206,72 @@ impl<'a> Checker<'a> {
         };
         self.actor(nr, &path!["by"], by)?;
         self.is_there(nr, &path!["by"], by)?;
-        let (field, op) = match (&step.issue, &step.start) {
-            (Some(op), _) => ("do", op),
-            (None, Some(op)) => ("start", op),
+        let field = match (step.start.is_some(), &self.entries[nr].together) {
+            (true, None) => "start",
+            _ => "do",
+        };
+        let result = match (step.issue.as_ref().or(step.start.as_ref()), &step.phrase) {
+            (Some(op), _) => {
+                self.op(nr, &path![field, name(op).as_str()], by, op)?;
+                if step.start.is_some() && uses(op).by_session {
+                    let message = "the session does this, and waits: it is a `do`";
+                    return Err(self.fault(nr, &path![field], message));
+                }
+                if let (true, Some(child)) = (uses(op).forks, uses(op).actor) {
+                    self.birth(nr, field, by, child, op)?;
+                }
+                uses(op).result
+            }
+            (None, Some(phrase)) => self.phrase(nr, by, phrase, step)?,
             (None, None) => return Ok(()),
         };
-        self.op(nr, field, by, op)?;
-        if step.start.is_some() && uses(op).by_session {
-            return Err(self.fault(nr, &path![field], "the session does this, and waits: it is a `do`"));
-        }
-        if let (true, Some(child)) = (uses(op).forks, uses(op).actor) {
-            self.birth(nr, field, by, child, op)?;
-        }
         let open = step.start.is_some() || step.all_expectations().any(Expect::may_block);
-        self.done.insert(id_of(nr, step), Made { nr, by, result: uses(op).result, open, op: Some(op) });
+        let made = Made { nr, by, result, open, does: step.does(), unknown: false };
+        self.done.insert(id_of(nr, step), made);
         Ok(())
+    }
+
+    /// A phrase under each contract that the scenario says something about; what it results in, where
+    /// that is the same under all of them.
+    fn phrase(&self, nr: usize, by: &str, phrase: &str, step: &StepForm) -> Result<Option<Thing>> {
+        let known = self.contracts.phrases();
+        if !known.contains(phrase) {
+            let message = unknown_word("phrase", phrase, known);
+            return Err(self.word_fault(nr, &path!["use"], None, &message));
+        }
+        let empty = BTreeMap::new();
+        let with = step.with.as_ref().unwrap_or(&empty);
+        let all = self.contracts.names().filter_map(|name| self.contracts.get(name));
+        let parameters: Vec<String> = all.flat_map(|contract| contract.parameters(phrase)).collect();
+        if let Some(unknown) = with.keys().find(|name| !parameters.contains(name)) {
+            let message = unknown_word("parameter", unknown, parameters.iter().map(String::as_str));
+            return Err(self.word_fault(nr, &path!["with"], Some(unknown), &message));
+        }
+        for id in with.values().filter_map(Value::as_str).filter_map(|text| text.strip_prefix('$')) {
+            if !self.done.contains_key(id) {
+                let message = unknown_word("handle", id, self.earlier(nr));
+                return Err(self.word_fault(nr, &path!["with"], Some(&format!("${id}")), &message));
+            }
+        }
+        let mut results = Vec::new();
+        for contract in &self.form.contracts {
+            let contract = under::split(contract).0;
+            let Some(described) = self.contracts.get(contract) else { continue };
+            let under = |why: String| format!("under {contract}: {why}");
+            let ops = described.phrase(phrase, with);
+            let ops = ops.map_err(|why| self.fault(nr, &path!["use"], &under(why)))?;
+            for op in &ops {
+                let checked = self.op(nr, &path!["with"], by, op);
+                checked.map_err(|fault| {
+                    let text = fault.to_string();
+                    let (place, why) = text.split_once(": ").unwrap_or(("", &text));
+                    bad_input(format!("{place}: {}", under(format!("`{phrase}` is `{}`: {why}", name(op)))))
+                })?;
+            }
+            results.push(ops.last().and_then(|op| uses(op).result));
+        }
+        results.dedup();
+        Ok(if results.len() == 1 { results[0] } else { None })
     }
 
     fn collect(&mut self, nr: usize, step: &StepForm, id: &str) -> Result<()> {
@@ -193,19 +281,20 @@ impl<'a> Checker<'a> {
             return Err(self.fault(nr, &path!["by"], &message));
         }
         match self.done.get_mut(id) {
-            Some(made) if made.open => made.open = field == "still",
+            Some(made) if made.open => made.open = field == "still" || made.unknown,
             Some(_) => {
                 let message =
                     format!("`{id}` is neither started nor expected to block, or was awaited already");
                 return Err(self.fault(nr, &path![field], &message));
             }
             None => {
-                let message = unknown_word("step", id, self.done.keys().map(String::as_str));
+                let message = unknown_word("step", id, self.earlier(nr));
                 return Err(self.fault(nr, &path![field], &message));
             }
         }
         let by = self.done[id].by;
-        self.done.insert(id_of(nr, step), Made { nr, by, result: None, open: false, op: None });
+        let made = Made { nr, by, result: None, open: false, does: None, unknown: false };
+        self.done.insert(id_of(nr, step), made);
         Ok(())
     }
 
@@ -217,39 +306,38 @@ impl<'a> Checker<'a> {
         Err(self.word_fault(nr, below, Some(actor), &message))
     }
 
-    fn op(&self, nr: usize, field: &str, by: &str, op: &Op) -> Result<()> {
+    fn op(&self, nr: usize, below: &[Key], by: &str, op: &Op) -> Result<()> {
         let uses = uses(op);
-        let below = path![field, name(op).as_str()];
         if let Some(fault) = uses.fault {
-            return Err(self.fault(nr, &below, fault));
+            return Err(self.fault(nr, below, fault));
         }
         if let Some(file) = uses.files.iter().copied().find(|file| !self.form.files.contains_key(*file)) {
             let message = unknown_word("file", file, self.form.files.keys().map(String::as_str));
-            return Err(self.word_fault(nr, &below, Some(file), &message));
+            return Err(self.word_fault(nr, below, Some(file), &message));
         }
         if let Some(actor) = uses.actor {
-            self.actor(nr, &below, actor)?;
+            self.actor(nr, below, actor)?;
             if !uses.forks {
-                self.is_there(nr, &below, actor)?;
+                self.is_there(nr, below, actor)?;
             }
         }
         if let Some(signal) = uses.signal.filter(|signal| !is_signal(signal)) {
             let message = unknown_word("signal", signal, signals());
-            return Err(self.word_fault(nr, &below, Some(signal), &message));
+            return Err(self.word_fault(nr, below, Some(signal), &message));
         }
         if let Some(handler) = uses.handler {
-            self.has_handler(nr, &below, by, handler)?;
+            self.has_handler(nr, below, by, handler)?;
         }
         if uses.rdma {
             for actor in [Some(by), uses.actor].into_iter().flatten() {
                 if !self.form.actors[actor].rdma {
                     let message = format!("actor `{actor}` has no RDMA device: declare it `{{rdma: true}}`");
-                    return Err(self.fault(nr, &below, &message));
+                    return Err(self.fault(nr, below, &message));
                 }
             }
         }
         for (handle, wanted) in &uses.handles {
-            self.handle(nr, &below, by, handle.id(), *wanted, uses.foreign)?;
+            self.handle(nr, below, by, handle.id(), *wanted, uses.foreign)?;
         }
         Ok(())
     }
@@ -257,9 +345,12 @@ impl<'a> Checker<'a> {
     fn handle(&self, nr: usize, below: &[Key], by: &str, id: &str, wanted: Thing, foreign: bool) -> Result<()> {
         let word = format!("${id}");
         let Some(made) = self.done.get(id) else {
-            let message = unknown_word("handle", id, self.done.keys().map(String::as_str));
+            let message = unknown_word("handle", id, self.earlier(nr));
             return Err(self.word_fault(nr, below, Some(&word), &message));
         };
+        if made.unknown {
+            return Ok(());
+        }
         if made.result != Some(wanted) {
             let result = made.result.map_or("nothing", Thing::name);
             let message = format!("`{word}` must be {}, and step `{id}` results in {result}", wanted.name());
@@ -272,173 +363,80 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    fn expectation(&self, nr: usize, step: &StepForm) -> Result<()> {
-        if step.expect.is_some() && step.expect_by.is_some() {
-            return Err(self.fault(nr, &path!["expect_by"], "give either `expect` or `expect_by`"));
-        }
-        if step.start.is_some() && (step.expect.is_some() || step.expect_by.is_some()) {
-            let message =
-                "a started step has come to nothing yet: put the expectation on its `await` or `still`";
-            return Err(self.fault(nr, &[], message));
-        }
-        if step.still.is_some() && (step.expect.is_some() || step.expect_by.is_some()) {
-            return Err(self.fault(nr, &[], "`still` is its own expectation: that the step blocks"));
-        }
-        for id in step.all_expectations().flat_map(Expect::handles) {
-            let field = if step.expect.is_some() { "expect" } else { "expect_by" };
-            self.names_a_descriptor(nr, &path![field], id)?;
-        }
-        let Some(by) = &step.expect_by else { return Ok(()) };
-        let foreign = |key: &&String| *key != ELSE && !self.form.contracts.contains(key);
-        if let Some(contract) = by.keys().find(foreign) {
-            let valid = self.form.contracts.iter().map(String::as_str).chain([ELSE]);
-            let message = unknown_word("contract", contract, valid);
-            return Err(self.word_fault(nr, &path!["expect_by"], Some(contract), &message));
-        }
-        let missing = self.form.contracts.iter().find(|name| !by.contains_key(*name) && !by.contains_key(ELSE));
-        match missing {
-            Some(name) => Err(self.fault(
-                nr,
-                &path!["expect_by"],
-                &format!("nothing is expected under `{name}`; add it, or `else`"),
-            )),
-            None => Ok(()),
-        }
+    /// Ids that a step may name, as it would write them: within a round those of the round.
+    pub(super) fn earlier(&self, nr: usize) -> impl Iterator<Item = &str> {
+        let round = self.entries[nr].place.round.as_str();
+        self.done.keys().filter(|id| !id.starts_with('#')).filter_map(move |id| {
+            match (round, id.split_once('.')) {
+                (_, None) | ("", _) => Some(id.as_str()),
+                (_, Some(_)) => id.strip_suffix(round),
+            }
+        })
     }
 
-    fn claims(&self, nr: usize, step: &StepForm) -> Result<()> {
-        for clause in &step.proves {
-            let mut known = self.form.contracts.iter().filter_map(|name| self.contracts.get(name));
-            if !known.any(|contract| contract.clauses.contains_key(clause)) {
-                let valid: Vec<&str> = self
-                    .form
-                    .contracts
-                    .iter()
-                    .filter_map(|name| self.contracts.get(name))
-                    .flat_map(|contract| contract.clauses.keys().map(String::as_str))
-                    .collect();
-                let message = unknown_word("clause", clause, valid);
-                return Err(self.word_fault(nr, &path!["proves"], Some(clause), &message));
-            }
-        }
-        let expects = step.expect.is_some() || step.expect_by.is_some() || step.still.is_some();
-        if !step.proves.is_empty() && !expects {
-            return Err(self.fault(nr, &path!["proves"], "it proves something without expecting anything"));
-        }
-        if !step.proves.is_empty() && !step.all_expectations().all(Expect::is_definite) {
-            let message = "it proves something with an expectation that leaves open what must come back";
-            return Err(self.fault(nr, &path!["proves"], message));
-        }
-        let watch_ms = if step.still.is_some() { step.for_ms } else { step.within_ms };
-        let watches =
-            step.still.is_some() || step.all_expectations().any(|one| one.may_block() || one.admits_silence());
-        if !step.proves.is_empty() && watches && watch_ms.is_some_and(|ms| ms < SHORTEST_PROOF_MS) {
-            let message = format!("a watch that proves something lasts at least {SHORTEST_PROOF_MS} ms");
-            return Err(self.fault(nr, &[], &message));
-        }
-        if step.after.is_some() && step.collect.is_none() {
-            return Err(self.fault(nr, &path!["after"], "`after` goes with `await`"));
-        }
-        for needed in step.needs.iter().chain(&step.after) {
-            if !self.done.contains_key(needed) || *needed == id_of(nr, step) {
-                let message = unknown_word("step", needed, self.done.keys().map(String::as_str));
-                let field = if step.after.as_ref() == Some(needed) { "after" } else { "needs" };
-                return Err(self.word_fault(nr, &path![field], Some(needed), &message));
-            }
-        }
-        Ok(())
-    }
-
-    /// A refusal is proved only next to the same call that succeeds.
-    fn twin(&self, nr: usize, step: &StepForm) -> Result<()> {
-        let refuses = step.all_expectations().any(Expect::may_refuse);
-        let Some(twin) = &step.twin else {
-            return match refuses && !step.proves.is_empty() {
-                true => Err(self.fault(
-                    nr,
-                    &[],
-                    "it proves a refusal: name its `twin`, the same call that succeeds",
-                )),
-                false => Ok(()),
-            };
-        };
-        let Some(made) = self.done.get(twin) else {
-            let message = unknown_word("step", twin, self.done.keys().map(String::as_str));
-            return Err(self.fault(nr, &path!["twin"], &message));
-        };
-        let own = step.issue.as_ref().map(name);
-        if *twin == id_of(nr, step) || made.op.map(name) != own || step.by.as_deref() != Some(made.by) {
-            let message = "a twin is another step of the same actor with the same operation";
-            return Err(self.fault(nr, &path!["twin"], message));
-        }
-        let twin_step = self.form.steps.iter().enumerate().find(|(nr, step)| id_of(*nr, step) == *twin);
-        if twin_step.is_some_and(|(_, step)| step.all_expectations().any(|expect| !expect.admits_success())) {
-            return Err(self.fault(nr, &path!["twin"], "a twin succeeds under every contract"));
-        }
-        Ok(())
+    pub(super) fn by_of(&self, id: &str) -> Option<&str> {
+        self.done.get(id).map(|made| made.by)
     }
 }
 
-impl StepForm {
-    fn all_expectations(&self) -> impl Iterator<Item = &Expect> {
-        self.expect.iter().chain(self.expect_by.iter().flat_map(BTreeMap::values))
-    }
-}
-
-/// What the kernels here are built for (CONFIG_NR_CPUS of the fragment `lean`).
-const MOST_CPUS: u32 = 8;
-
-fn id_of(nr: usize, step: &StepForm) -> String {
+pub(super) fn id_of(nr: usize, step: &StepForm) -> String {
     step.id.clone().unwrap_or_else(|| format!("#{}", nr + 1))
 }
 
-fn meaning(form: Form, file: &Path, id: String) -> Scenario {
-    let steps = form.steps.into_iter().enumerate().map(|(nr, step)| step_meaning(nr, step)).collect();
-    let sysctl = form.sysctl.into_iter().map(|(name, value)| {
+fn meaning(case: &Case, breaks: Breaks, file: &Path, id: String) -> Scenario {
+    let Case { form, entries } = case;
+    let sysctl = form.sysctl.iter().map(|(name, value)| {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        (name, value)
+        (name.clone(), value)
     });
     Scenario {
         id,
         file: file.to_owned(),
-        about: form.about,
-        because: form.because,
-        contracts: form.contracts,
+        about: form.about.clone(),
+        because: form.because.clone(),
+        contracts: form.contracts.clone(),
+        needs_features: form.needs_features.clone(),
         control: form.control,
         cpus: form.cpus,
         sysctl: sysctl.collect(),
-        files: form.files,
-        actors: form.actors,
-        steps,
-        ends: form.ends,
+        files: form.files.clone(),
+        actors: form.actors.clone(),
+        steps: entries.iter().enumerate().map(|(nr, entry)| step_meaning(nr, entry)).collect(),
+        expect_broken: breaks,
+        ends: form.ends.clone(),
     }
 }
 
-fn step_meaning(nr: usize, step: StepForm) -> Step {
-    let id = id_of(nr, &step);
-    let by = step.by.unwrap_or_default();
-    let action = match (step.issue, step.start, step.collect, step.still) {
-        (Some(op), ..) => Action::Do { by, op },
-        (_, Some(op), ..) => Action::Start { by, op },
-        (_, _, Some(step), _) => Action::Await { step },
-        (_, _, _, still) => {
-            Action::Still { step: still.unwrap_or_default(), for_ms: step.for_ms.unwrap_or(DEFAULT_STILL_MS) }
+fn step_meaning(nr: usize, entry: &Entry) -> Step {
+    let step = &entry.form;
+    let by = step.by.clone().unwrap_or_default();
+    let action = match (&step.issue, &step.start, &step.phrase, &step.collect, &step.still) {
+        (Some(op), ..) => Action::Do { by, op: op.clone() },
+        (_, Some(op), ..) => Action::Start { by, op: op.clone() },
+        (_, _, Some(phrase), ..) => {
+            Action::Use { by, phrase: phrase.clone(), with: step.with.clone().unwrap_or_default() }
         }
+        (_, _, _, Some(step), _) => Action::Await { step: step.clone() },
+        (_, _, _, _, still) => Action::Still {
+            step: still.clone().unwrap_or_default(),
+            for_ms: step.for_ms.unwrap_or(DEFAULT_STILL_MS),
+        },
     };
-    let mut expect = step.expect_by.unwrap_or_default();
-    if let Some(one) = step.expect {
-        expect.insert(ELSE.to_owned(), one);
+    let mut expect = step.expect_by.clone().unwrap_or_default();
+    if let Some(one) = &step.expect {
+        expect.insert(ELSE.to_owned(), one.clone());
     }
     Step {
-        id,
+        id: id_of(nr, step),
         action,
         expect,
         within_ms: step.within_ms,
         not_before_ms: step.not_before_ms,
         not_after_ms: step.not_after_ms,
-        after: step.after,
-        proves: step.proves,
-        twin: step.twin,
-        needs: step.needs,
+        after: step.after.clone(),
+        proves: step.proves.clone(),
+        twin: step.twin.clone(),
+        needs: step.needs.clone(),
+        together: entry.together.clone(),
     }
 }

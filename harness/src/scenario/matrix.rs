@@ -7,22 +7,22 @@
 use anyhow::Result;
 use serde_json::{Map, Value};
 
+use super::limits::MOST_CASES_PER_FILE;
 use crate::path;
 use crate::yaml::Document;
 
-/// One combination of a matrix: the part of the case's id, and the document with it filled in.
+/// One combination of a matrix.
 pub(super) struct Combination {
-    /// `[fs=ext4,cut=punch]`, empty without a matrix.
+    /// The part of the case's id: `[fs=ext4,cut=punch]`, empty without a matrix.
     pub(super) suffix: String,
-    /// The document.
-    pub(super) value: Value,
+    chosen: Vec<(String, Value)>,
 }
 
-/// All combinations, in the order of the file. At most [`MAX_CASES_PER_FILE`].
+/// All combinations, in the order of the file. At most [`MOST_CASES_PER_FILE`].
 ///
 /// # Errors
 /// Bad input when the matrix is not lists of plain values, or too large.
-pub(super) fn expand(document: &Document, value: &Value) -> Result<Vec<Combination>> {
+pub(super) fn combinations(document: &Document, value: &Value) -> Result<Vec<Combination>> {
     let empty = Map::new();
     let matrix = match value.get("matrix") {
         None => &empty,
@@ -31,7 +31,7 @@ pub(super) fn expand(document: &Document, value: &Value) -> Result<Vec<Combinati
             return Err(document.fault(&path!["matrix"], None, "a matrix maps names to lists of values"));
         }
     };
-    let mut combinations: Vec<Vec<(&str, &Value)>> = vec![Vec::new()];
+    let mut combinations: Vec<Vec<(String, Value)>> = vec![Vec::new()];
     for (name, values) in matrix {
         let values = match values {
             Value::Array(values) if !values.is_empty() && values.iter().all(is_plain) => values,
@@ -40,46 +40,55 @@ pub(super) fn expand(document: &Document, value: &Value) -> Result<Vec<Combinati
                 return Err(document.fault(&path!["matrix", name.as_str()], None, why));
             }
         };
-        combinations = combinations
-            .iter()
-            .flat_map(|so_far| {
-                values.iter().map(move |value| {
-                    so_far.iter().copied().chain([(name.as_str(), value)]).collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        if combinations.len() > MAX_CASES_PER_FILE {
-            let why = format!("the matrix makes more than {MAX_CASES_PER_FILE} cases");
+        if combinations.len() * values.len() > MOST_CASES_PER_FILE {
+            let why = format!("the matrix makes more than {MOST_CASES_PER_FILE} cases");
             return Err(document.fault(&path!["matrix"], None, &why));
         }
+        let with = |so_far: &Vec<(String, Value)>, value: &Value| {
+            so_far.iter().cloned().chain([(name.clone(), value.clone())]).collect()
+        };
+        combinations = combinations
+            .iter()
+            .flat_map(|so_far| values.iter().map(move |value| with(so_far, value)))
+            .collect();
     }
-    Ok(combinations.iter().map(|chosen| fill(value, chosen)).collect())
+    Ok(combinations.into_iter().map(Combination::new).collect())
 }
 
-/// More than this is a typing mistake, not a scenario.
-const MAX_CASES_PER_FILE: usize = 64;
+impl Combination {
+    fn new(chosen: Vec<(String, Value)>) -> Self {
+        let parts: Vec<String> =
+            chosen.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect();
+        let suffix = if parts.is_empty() { String::new() } else { format!("[{}]", parts.join(",")) };
+        Self { suffix, chosen }
+    }
 
-fn fill(value: &Value, chosen: &[(&str, &Value)]) -> Combination {
-    let parts: Vec<String> = chosen.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect();
-    let suffix = if parts.is_empty() { String::new() } else { format!("[{}]", parts.join(",")) };
-    let mut value = value.clone();
-    if let Value::Object(map) = &mut value {
-        for (name, part) in map.iter_mut() {
-            if name != "matrix" {
-                substitute(part, chosen);
+    /// It has a parameter of that name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.chosen.iter().any(|(known, _)| known == name)
+    }
+
+    /// A document with the combination filled in.
+    pub(super) fn fill(&self, value: &Value) -> Value {
+        let mut value = value.clone();
+        if let Value::Object(map) = &mut value {
+            for (name, part) in map.iter_mut() {
+                if name != "matrix" {
+                    substitute(part, &self.chosen);
+                }
             }
         }
+        value
     }
-    Combination { suffix, value }
 }
 
-fn substitute(value: &mut Value, chosen: &[(&str, &Value)]) {
+fn substitute(value: &mut Value, chosen: &[(String, Value)]) {
     match value {
         Value::String(text) => {
             let parameter =
                 text.strip_prefix('$').and_then(|name| chosen.iter().find(|(known, _)| *known == name));
             if let Some((_, chosen)) = parameter {
-                *value = (*chosen).clone();
+                *value = chosen.clone();
             }
         }
         Value::Array(items) => items.iter_mut().for_each(|item| substitute(item, chosen)),
@@ -103,7 +112,8 @@ mod tests {
     fn cases(text: &str) -> Result<Vec<(String, Value)>> {
         let document = Document { file: "m.yaml".into(), text: text.into() };
         let value = document.parse()?;
-        Ok(expand(&document, &value)?.into_iter().map(|one| (one.suffix, one.value)).collect())
+        let all = combinations(&document, &value)?;
+        Ok(all.into_iter().map(|one| (one.suffix.clone(), one.fill(&value))).collect())
     }
 
     #[test]

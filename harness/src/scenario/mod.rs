@@ -1,15 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Scenarios: actors, steps, expectations. From YAML files to checked values; nothing runs here.
 
+mod broken;
 mod cast;
 mod check;
+mod claims;
+mod compose;
 mod expect;
+mod explain;
+mod faults;
 mod form;
+mod head;
+pub mod limits;
 mod matrix;
 mod names;
 mod outcomes;
+mod pins;
+mod probe;
+mod schema;
 #[cfg(test)]
 mod tests;
+mod under;
 mod uses;
 
 use std::collections::BTreeMap;
@@ -18,15 +29,22 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use holdfast_protocol::{ActorSetup, FileSetup, Op};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+pub use broken::{Break, Broken, oracles as broken_oracles};
 pub use expect::{Expect, describe};
+pub use explain::explain;
 pub use names::errno_name;
+pub use schema::schema;
+pub use under::{Under, excluded, split as split_key, steps as steps_under};
 pub use uses::{handles_of, name as op_name};
 
 use crate::contract::Contracts;
-use crate::outcome::Kind;
+use crate::outcome::{Kind, bad_input};
 use crate::yaml::Document;
+use faults::Faults;
 
 /// A scenario with one combination of its matrix filled in.
 #[derive(Clone, Debug)]
@@ -39,8 +57,10 @@ pub struct Scenario {
     pub about: String,
     /// Where the claim comes from.
     pub because: String,
-    /// The contracts it says something about.
+    /// The contracts it says something about, also as `CONTRACT+feature`.
     pub contracts: Vec<String>,
+    /// Features without which it says nothing.
+    pub needs_features: Vec<String>,
     /// It carries every green row of its kernel.
     pub control: bool,
     /// Virtual processors of its machine.
@@ -53,6 +73,8 @@ pub struct Scenario {
     pub actors: BTreeMap<String, ActorSetup>,
     /// What is done.
     pub steps: Vec<Step>,
+    /// By contract the clauses, and oracles as `oracle/NAME`, that are expected broken.
+    pub expect_broken: BTreeMap<String, BTreeMap<String, Break>>,
     /// The red verdict that is the expected one.
     pub ends: Option<Ending>,
 }
@@ -80,6 +102,8 @@ pub struct Step {
     pub twin: Option<String>,
     /// Steps without which this one says nothing.
     pub needs: Vec<String>,
+    /// The first id of the group it is started with.
+    pub together: Option<String>,
 }
 
 /// What a step does.
@@ -100,6 +124,16 @@ pub enum Action {
         /// The operation.
         op: Op,
     },
+    /// Do what a phrase stands for. A plan has it written out; only where it stands for nothing it is
+    /// left, and not applicable.
+    Use {
+        /// The actor.
+        by: String,
+        /// The phrase.
+        phrase: String,
+        /// Its parameters.
+        with: BTreeMap<String, Value>,
+    },
     /// Collect a step that was started or blocks.
     Await {
         /// Its id.
@@ -115,10 +149,11 @@ pub enum Action {
 }
 
 /// The red verdict a case is declared to end with; green only with exactly this one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ending {
     /// `fail`, `kernel-bug`, `timeout` or `lost`.
+    #[schemars(schema_with = "schema::kind")]
     pub verdict: Kind,
     /// The step, or the oracle as `oracle/NAME`, of a fail or timeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,11 +163,11 @@ pub struct Ending {
     pub title: Option<String>,
 }
 
-impl Step {
-    /// What must come back under a contract.
+impl Scenario {
+    /// It says something about a contract, with whatever features.
     #[must_use]
-    pub fn expected(&self, contract: &str) -> Expect {
-        self.expect.get(contract).or_else(|| self.expect.get(ELSE)).cloned().unwrap_or_else(Expect::ok)
+    pub fn is_about(&self, contract: &str) -> bool {
+        self.contracts.iter().any(|key| under::split(key).0 == contract)
     }
 }
 
@@ -149,16 +184,37 @@ pub const DEFAULT_STILL_MS: u64 = 1_000;
 /// All scenarios of a folder, checked, ordered by id.
 ///
 /// # Errors
-/// Bad input with file, line and column for the first file that is wrong.
+/// Bad input with file, line and column of everything that is wrong, a line each.
 pub fn load_all(folder: &Path, contracts: &Contracts) -> Result<Vec<Scenario>> {
+    let mut all = Vec::new();
+    let mut faults = Faults::default();
+    for file in files_of(folder)? {
+        all.extend(faults.keep(load_file(folder, &file, contracts)).unwrap_or_default());
+    }
+    faults.into_result().map(|()| all)
+}
+
+/// What is wrong where two files have a case of the same id.
+#[must_use]
+pub fn same_ids(all: &[Scenario]) -> Vec<anyhow::Error> {
+    let mut files: BTreeMap<&str, &Path> = BTreeMap::new();
+    let twice = all.iter().filter_map(|one| {
+        let other = files.insert(&one.id, &one.file)?;
+        let (other, file) = (other.display(), one.file.display());
+        Some(bad_input(format!("{other} and {file} have the same id `{}`: rename one", one.id)))
+    });
+    twice.collect()
+}
+
+/// The scenario files of a folder, in order.
+///
+/// # Errors
+/// When a folder cannot be listed.
+pub fn files_of(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     collect(folder, &mut files)?;
     files.sort();
-    let mut all = Vec::new();
-    for file in files {
-        all.extend(load_file(folder, &file, contracts)?);
-    }
-    Ok(all)
+    Ok(files)
 }
 
 /// The cases of one file.
@@ -173,6 +229,8 @@ pub fn load_file(folder: &Path, file: &Path, contracts: &Contracts) -> Result<Ve
 
 /// Folder of the plans, next to the scenarios but no scenarios themselves.
 pub const PLANS: &str = "plans";
+/// Folder of the steps that scenarios include, next to the scenarios but no scenarios themselves.
+pub const SHARED: &str = "shared";
 /// File of the contracts.
 pub const CONTRACTS: &str = "contracts.yaml";
 
@@ -181,8 +239,10 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in entries {
         let path = entry.with_context(|| format!("cannot list {}", folder.display()))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if path.is_dir() && name != PLANS {
-            collect(&path, files)?;
+        if path.is_dir() {
+            if name != PLANS && name != SHARED {
+                collect(&path, files)?;
+            }
         } else if name.ends_with(".yaml") && name != CONTRACTS {
             files.push(path);
         }

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `scenario`: what can be said of scenarios without a machine.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use holdfast::contract::Contracts;
+use holdfast::home::Home;
+use holdfast::outcome::{BadInput, Exit, bad_input};
+use holdfast::scenario::{self, Scenario as Case, explain, files_of, load_file};
+
+use crate::choice::selected;
+
+/// Check and explain scenarios; no machine is started
+#[derive(Args, Debug)]
+pub(crate) struct Scenario {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Say everything that is wrong with scenarios; exit 2 if anything is
+    Check {
+        /// Scenario files [default: all there are]
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Print the JSON Schema of a scenario, for editors (docs/scenarios.md)
+    Schema,
+    /// Say in words what cases do, what must come back, and what that proves
+    Explain {
+        /// A scenario's path, a case's id, or a glob over ids
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// Checks or explains.
+pub(crate) fn main(args: &Scenario, home: &Home) -> Result<Exit> {
+    match &args.what {
+        What::Check { files } => check(files, home),
+        What::Schema => {
+            outln!("{:#}", scenario::schema());
+            Ok(Exit::AsExpected)
+        }
+        What::Explain { names } => {
+            let (contracts, cases) = selected(home, names)?;
+            for case in &cases {
+                outln!("{}", explain(case, &contracts));
+            }
+            Ok(Exit::AsExpected)
+        }
+    }
+}
+
+fn check(named: &[PathBuf], home: &Home) -> Result<Exit> {
+    // Without them nothing can be said of a scenario.
+    let contracts = match Contracts::load(home.scenario_folders()) {
+        Ok(contracts) => contracts,
+        Err(error) => return faults(&[error]),
+    };
+    let files = files(named, home)?;
+    let mut cases: Vec<Case> = Vec::new();
+    let mut wrong = Vec::new();
+    for (folder, file) in &files {
+        match load_file(folder, file, &contracts) {
+            Ok(more) => cases.extend(more),
+            Err(error) => wrong.push(error),
+        }
+    }
+    wrong.extend(scenario::same_ids(&cases));
+    if wrong.is_empty() {
+        outln!("{} scenarios, {} cases, good", files.len(), cases.len());
+        return Ok(Exit::AsExpected);
+    }
+    faults(&wrong)
+}
+
+/// Each file with the folder that its ids are relative to.
+fn files(named: &[PathBuf], home: &Home) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let mut files = Vec::new();
+    for path in named {
+        let found = path.canonicalize().ok().filter(|path| path.is_file());
+        let found = found.ok_or_else(|| bad_input(format!("cannot open the scenario {}", path.display())))?;
+        let ours = home.scenario_folders().find(|folder| found.starts_with(folder));
+        let folder = ours.unwrap_or_else(|| found.parent().unwrap_or(Path::new("/")).to_owned());
+        files.push((folder, found));
+    }
+    if named.is_empty() {
+        for folder in home.scenario_folders() {
+            files.extend(files_of(&folder)?.into_iter().map(|file| (folder.clone(), file)));
+        }
+    }
+    Ok(files)
+}
+
+fn faults(wrong: &[anyhow::Error]) -> Result<Exit> {
+    let mut exit = Exit::BadInput;
+    for error in wrong {
+        outln!("{error:#}");
+        // A file that cannot be read is no fault of what is in it.
+        if !error.is::<BadInput>() {
+            exit = Exit::NoVerdict;
+        }
+    }
+    Ok(exit)
+}
