@@ -60,7 +60,7 @@ impl<'a> Checker<'a> {
             for (handler, setup) in &setup.on_signal {
                 let at = path!["actors", actor.as_str(), "on_signal", handler.as_str(), "run"];
                 for (handle, wanted) in setup.run.iter().flat_map(|run| uses(&run.op).handles) {
-                    let made = self.done.get(handle.id()).filter(|made| made.result == Some(wanted));
+                    let made = self.done.get(handle.id()).filter(|made| wanted.is_met_by(made.result));
                     if !made.is_some_and(|made| self.inherits(actor, made.by, 0)) {
                         let message = format!(
                             "no step of `{actor}` makes `${}`, {} for its handler",
