@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Files read, written and named; what can be seen of a process; calls by number.
 
-use super::*;
+use crate::guest::*;
 
 /// A session with `owner`, `other`, two files with patterns 7 and 9, and a name for another.
 fn two_files() -> Guest {
