@@ -60,8 +60,8 @@ impl<'a> Checker<'a> {
             for (handler, setup) in &setup.on_signal {
                 let at = path!["actors", actor.as_str(), "on_signal", handler.as_str(), "run"];
                 for (handle, wanted) in setup.run.iter().flat_map(|run| uses(&run.op).handles) {
-                    let made =
-                        self.done.get(handle.id()).filter(|made| made.unknown || made.result == Some(wanted));
+                    let made = self.done.get(handle.id());
+                    let made = made.filter(|made| made.unknown || wanted.is_met_by(made.result));
                     if !made.is_some_and(|made| self.inherits(actor, made.by, 0)) {
                         let message = format!(
                             "no step of `{actor}` makes `${}`, {} for its handler",

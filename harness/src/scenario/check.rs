@@ -351,7 +351,7 @@ impl<'a> Checker<'a> {
         if made.unknown {
             return Ok(());
         }
-        if made.result != Some(wanted) {
+        if !wanted.is_met_by(made.result) {
             let result = made.result.map_or("nothing", Thing::name);
             let message = format!("`{word}` must be {}, and step `{id}` results in {result}", wanted.name());
             return Err(self.word_fault(nr, below, Some(&word), &message));

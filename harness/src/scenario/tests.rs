@@ -185,6 +185,75 @@ fn what_means_nothing_is_refused() {
     }
 }
 
+const LEASE: &str = "\
+about: A test.
+because: a test
+contracts: [mainline]
+files: {data: {on: ext4, size_kib: 64, pattern: 1}}
+actors:
+  owner:
+    on_signal:
+      recall: {signal: SIGRTMIN+1, run: [{id: shut, do: {close: {fd: $fd}}}]}
+  child: {forked: true}
+  other: {}
+steps:
+  - {id: fd, by: owner, do: {open: {file: data, flags: [O_RDONLY]}}}
+  - {id: map, by: owner, do: {mmap: {fd: $fd, len_kib: 64, flags: [MAP_SHARED]}}}
+  - {by: owner, do: {set_lease: {fd: $fd, lease: F_RDLCK}}}
+  - {by: owner, do: {fork: {into: child}}}
+  - {id: late, by: owner, do: {dup: {fd: $fd}}}
+  - {by: child, do: {get_lease: {fd: $fd}}}
+  - {by: child, do: {received: {handler: recall}}, within_ms: 300, expect: no signal, proves: [longterm-refused]}
+  - {by: owner, do: {received: {handler: recall}}, expect: signal SIGRTMIN+1 fd $fd}
+  - {await: recall.shut}
+  - {by: other, do: {wait: {actor: owner}}, expect: exited 0}
+  - {by: other, do: {syscall: {nr: 1, args: [1, {bytes: \"00\"}], show: 1}}}
+";
+
+#[test]
+fn children_handlers_and_numbers_are_checked() {
+    load(LEASE).unwrap();
+    let table = [
+        ("child: {forked: true}", "child: {}", "declare `child` with `forked: true`"),
+        ("{get_lease: {fd: $fd}}", "{get_lease: {fd: $late}}", "`$late` belongs to `owner`, not to `child`"),
+        ("by: owner, do: {fork", "by: child, do: {fork", "`child` is not there before a `fork` makes it"),
+        (
+            "late, by: owner, do: {dup: {fd: $fd}}",
+            "late, by: owner, do: {fork: {into: child}}",
+            "there already",
+        ),
+        ("by: other, do: {wait", "by: other, start: {wait", "the session does this"),
+        (
+            "by: owner, do: {received: {handler: recall",
+            "by: other, do: {received: {handler: recall",
+            "unknown handler",
+        ),
+        ("handler: recall}}, expect", "handler: recal}}, expect", "did you mean `recall`?"),
+        ("fd $fd}", "fd $map}", "unknown descriptor `map`"),
+        ("fd $fd}", "fd $df}", "did you mean `fd`?"),
+        ("within_ms: 300", "within_ms: 200", "at least 250 ms"),
+        ("await: recall.shut", "await: recall.shot", "did you mean `recall.shut`?"),
+        ("{fd: $fd}}}]", "{fd: $map}}}]", "no step of `owner` makes `$map`, a descriptor for its handler"),
+        ("{close: {fd: $fd}}}]", "{kill: {actor: other, signal: SIGUSR1}}}]", "a handler cannot do `kill`"),
+        ("{close: {fd: $fd}}}]", "{size: {file: dato}}}]", "did you mean `data`?"),
+        ("run: [{id: shut, ", "action: ignore, run: [{id: shut, ", "runs nothing"),
+        ("run: [{id: shut, ", "run: [{id: shut, do: {pipe: {}}}, {id: shut, ", "is there already"),
+        ("id: shut", "id: SHUT", "small letters"),
+        ("lease: F_RDLCK", "lease: F_RDLOCK", "did you mean `F_RDLCK`?"),
+        ("show: 1", "show: 0", "`show` is the index of an argument that is bytes"),
+        ("[1, {bytes", "[1, 2, 3, 4, 5, 6, {bytes", "at most six"),
+    ];
+    for (from, to, want) in table {
+        assert!(LEASE.contains(from), "there is no `{from}`");
+        let error = load(&LEASE.replacen(from, to, 1)).expect_err(to).to_string();
+        assert!(error.contains(want), "{to}: {error}");
+    }
+    let many = format!("run: [{}{{id: shut, ", "{id: sN, do: {pipe: {}}}, ".repeat(16));
+    let many = (0..16).fold(many, |text, nr| text.replacen("sN", &format!("s{nr}"), 1));
+    let error = load(&LEASE.replacen("run: [{id: shut, ", &many, 1)).unwrap_err().to_string();
+    assert!(error.contains("at most 16"), "{error}");
+}
+
 #[test]
 fn every_scenario_of_the_repository_is_good() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");

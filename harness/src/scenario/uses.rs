@@ -2,6 +2,7 @@
 //! What an operation refers to, and what it results in. One table, so that a new operation has one
 //! place to say so.
 
+use holdfast_protocol::op::Arg;
 use holdfast_protocol::{Handle, Op};
 
 /// What kind of thing a step results in, or an operation wants.
@@ -11,15 +12,26 @@ pub(super) enum Thing {
     Mapping,
     Region,
     Pipe,
+    /// Of a raw call: whatever has a number or an address.
+    Any,
 }
 
 impl Thing {
+    /// True if a step that results in `made` gives what is wanted here.
+    pub(super) fn is_met_by(self, made: Option<Self>) -> bool {
+        match self {
+            Self::Any => matches!(made, Some(Self::Descriptor | Self::Mapping)),
+            wanted => made == Some(wanted),
+        }
+    }
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Descriptor => "a descriptor",
             Self::Mapping => "a mapping",
             Self::Region => "a memory region",
             Self::Pipe => "a pipe",
+            Self::Any => "a descriptor or a mapping",
         }
     }
 }
@@ -60,15 +72,8 @@ fn either(one: bool, other: bool, fault: &'static str) -> Option<&'static str> {
 pub(super) fn uses(op: &Op) -> Uses<'_> {
     use Thing::{Descriptor, Mapping};
     let none = Uses::default();
-    let on_fd = |fd| Uses { handles: vec![(fd, Descriptor)], ..Uses::default() };
     let on_map = |map| Uses { handles: vec![(map, Mapping)], ..Uses::default() };
-    let on_file = |file| Uses { files: vec![file], ..Uses::default() };
     match op {
-        Op::Open(op) => Uses { result: Some(Descriptor), ..on_file(&op.file) },
-        Op::Close(op) => on_fd(&op.fd),
-        Op::Dup(op) => Uses { result: Some(Descriptor), ..on_fd(&op.fd) },
-        Op::Dup2(op) => Uses { handles: vec![(&op.fd, Descriptor), (&op.onto, Descriptor)], ..none },
-        Op::Dup3(op) => Uses { handles: vec![(&op.fd, Descriptor), (&op.onto, Descriptor)], ..none },
         Op::Mmap(op) => {
             let fd = op.fd.iter().map(|fd| (fd, Descriptor));
             let over = op.over.iter().map(|map| (map, Mapping));
@@ -79,6 +84,65 @@ pub(super) fn uses(op: &Op) -> Uses<'_> {
         Op::Mprotect(op) => on_map(&op.map),
         Op::Madvise(op) => on_map(&op.map),
         Op::Load(op) => on_map(&op.map),
+        Op::SetLease(_)
+        | Op::GetLease(_)
+        | Op::SetOwn(_)
+        | Op::SetOwnEx(_)
+        | Op::GetOwn(_)
+        | Op::SetSig(_)
+        | Op::GetSig(_)
+        | Op::Received(_) => of_leases(op),
+        Op::Kill(_)
+        | Op::Exit(_)
+        | Op::Wait(_)
+        | Op::SetGroup(_)
+        | Op::Fork(_)
+        | Op::Execve(_)
+        | Op::Setuid(_)
+        | Op::DropCaps(_)
+        | Op::Rlimit(_)
+        | Op::SendFd(_)
+        | Op::ReceiveFd(_)
+        | Op::Violate(_) => of_processes(op),
+        Op::RegMr(_)
+        | Op::DeregMr(_)
+        | Op::Connect(_)
+        | Op::RdmaWrite(_)
+        | Op::RdmaRead(_)
+        | Op::UverbsFd(_)
+        | Op::RdmaClose(_) => of_rdma(op),
+        Op::LinkDelete(_) | Op::LinkAdd(_) => none,
+        Op::GupPin(op) => on_map(&op.map),
+        Op::Pipe(_)
+        | Op::Vmsplice(_)
+        | Op::ClosePipe(_)
+        | Op::GupRead(_)
+        | Op::GupUnpin(_)
+        | Op::Uring(_)
+        | Op::UringRegister(_)
+        | Op::UringUnregister(_) => of_pins(op),
+        Op::Locks(op) => Uses { files: op.file.iter().map(String::as_str).collect(), ..none },
+        Op::Fds(op) => Uses { actor: Some(&op.of), ..none },
+        Op::Maps(op) => Uses { actor: Some(&op.of), ..none },
+        Op::FilePins(op) => Uses { actor: Some(&op.of), ..none },
+        Op::Mrs(_) | Op::Vmstat(_) | Op::ReadFile(_) | Op::Dmesg(_) => none,
+        Op::Command(op) => Uses { fault: op.argv.is_empty().then_some("a command has a program"), ..none },
+        Op::Fcntl(_) | Op::Ioctl(_) | Op::Syscall(_) => of_raw(op),
+        op => of_files(op),
+    }
+}
+
+fn of_files(op: &Op) -> Uses<'_> {
+    use Thing::{Descriptor, Mapping};
+    let none = Uses::default();
+    let on_fd = |fd| Uses { handles: vec![(fd, Descriptor)], ..Uses::default() };
+    let on_file = |file| Uses { files: vec![file], ..Uses::default() };
+    match op {
+        Op::Open(op) => Uses { result: Some(Descriptor), ..on_file(&op.file) },
+        Op::Close(op) => on_fd(&op.fd),
+        Op::Dup(op) => Uses { result: Some(Descriptor), ..on_fd(&op.fd) },
+        Op::Dup2(op) => Uses { handles: vec![(&op.fd, Descriptor), (&op.onto, Descriptor)], ..none },
+        Op::Dup3(op) => Uses { handles: vec![(&op.fd, Descriptor), (&op.onto, Descriptor)], ..none },
         Op::Truncate(op) => Uses {
             files: op.file.iter().map(String::as_str).collect(),
             handles: op.fd.iter().map(|fd| (fd, Descriptor)).collect(),
@@ -94,31 +158,45 @@ pub(super) fn uses(op: &Op) -> Uses<'_> {
             fault: either(op.file.is_some(), op.map.is_some(), "give either `file` or `map`"),
             ..none
         },
-        Op::SetLease(_)
-        | Op::GetLease(_)
-        | Op::SetOwn(_)
-        | Op::SetOwnEx(_)
-        | Op::GetOwn(_)
-        | Op::SetSig(_)
-        | Op::GetSig(_)
-        | Op::Received(_) => of_leases(op),
-        Op::Kill(_)
-        | Op::Exit(_)
-        | Op::Wait(_)
-        | Op::SetGroup(_)
-        | Op::Fork(_)
-        | Op::Execve(_)
-        | Op::SendFd(_)
-        | Op::ReceiveFd(_)
-        | Op::Violate(_) => of_processes(op),
-        Op::RegMr(_)
-        | Op::DeregMr(_)
-        | Op::Connect(_)
-        | Op::RdmaWrite(_)
-        | Op::RdmaRead(_)
-        | Op::UverbsFd(_) => of_rdma(op),
-        Op::GupPin(op) => on_map(&op.map),
-        Op::Pipe(_) | Op::Vmsplice(_) | Op::ClosePipe(_) | Op::GupRead(_) | Op::GupUnpin(_) => of_pins(op),
+        Op::Read(op) => on_fd(&op.fd),
+        Op::Write(op) => on_fd(&op.fd),
+        Op::Fsync(op) => on_fd(&op.fd),
+        Op::Fdatasync(op) => on_fd(&op.fd),
+        Op::Syncfs(op) => on_fd(&op.fd),
+        Op::Unlink(op) => on_file(&op.file),
+        Op::Rename(op) => Uses { files: vec![&op.file, &op.to], ..none },
+        Op::Link(op) => Uses { files: vec![&op.file, &op.to], ..none },
+        Op::Clone(op) => Uses { files: vec![&op.file, &op.to], ..none },
+        Op::Dedupe(op) => Uses { files: vec![&op.file, &op.to], ..none },
+        Op::ExchangeRange(op) => Uses { files: vec![&op.file, &op.to], ..none },
+        Op::Fiemap(op) => on_file(&op.file),
+        Op::Statx(op) => on_file(&op.file),
+        Op::Fill(op) => on_file(&op.file),
+        Op::FillFree(op) => on_file(&op.file),
+        _ => none,
+    }
+}
+
+fn of_raw(op: &Op) -> Uses<'_> {
+    let none = Uses::default();
+    match op {
+        Op::Fcntl(op) => Uses { handles: vec![(&op.fd, Thing::Descriptor)], ..none },
+        Op::Ioctl(op) => Uses { handles: vec![(&op.fd, Thing::Descriptor)], ..none },
+        Op::Syscall(op) => {
+            let fault = match op.show {
+                _ if op.args.len() > 6 => Some("a system call has at most six arguments"),
+                Some(index) if !matches!(op.args.get(index), Some(Arg::Buffer(_))) => {
+                    Some("`show` is the index of an argument that is bytes")
+                }
+                _ => None,
+            };
+            let handles = op.args.iter().filter_map(|arg| match arg {
+                Arg::Of(handle) => Some((handle, Thing::Any)),
+                _ => None,
+            });
+            Uses { handles: handles.collect(), fault, ..none }
+        }
+        _ => none,
     }
 }
 

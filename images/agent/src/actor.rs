@@ -269,28 +269,14 @@ impl Actor {
     }
 
     fn issue(&self, op: Op, aid: &Aid, tag: &str) -> Result<Done, Stop> {
-        use ops::{files, gup, leases, memory, passing, pipes, process, rdma, violate};
+        use ops::{gup, leases, look, memory, passing, pipes, process, raw, rdma, uring, violate};
         match op {
-            Op::Open(op) => files::open(self, &op),
-            Op::Close(op) => files::close(self, &op),
-            Op::Dup(op) => files::dup(self, &op),
-            Op::Dup2(op) => files::dup_onto(self, &op.fd, &op.onto, None),
-            Op::Dup3(op) => files::dup_onto(self, &op.fd, &op.onto, Some(libc::O_CLOEXEC)),
-            Op::Truncate(op) => files::truncate(self, &op),
-            Op::Fallocate(op) => files::fallocate(self, &op),
-            Op::Cut(op) => files::cut(self, op),
-            Op::Size(op) => files::size(self, &op),
             Op::Mmap(op) => memory::mmap(self, &op),
             Op::Munmap(op) => memory::munmap(self, &op),
             Op::Mprotect(op) => memory::mprotect(self, &op),
             Op::Madvise(op) => memory::madvise(self, &op),
             Op::Load(op) => memory::load(self, &op),
             Op::Store(op) => memory::store(self, &op),
-            Op::Compare(op) => match (&op.file, &op.map) {
-                (Some(file), None) => files::compare(self, file, &op),
-                (None, Some(map)) => memory::compare(self, map, &op),
-                _ => Err(not_issued("compare wants either a file or a mapping")),
-            },
             Op::SetLease(op) => leases::set_lease(self, &op),
             Op::GetLease(op) => leases::get_lease(self, &op),
             Op::SetOwn(op) => leases::set_own(self, &op, aid),
@@ -303,12 +289,18 @@ impl Actor {
             Op::RdmaWrite(op) => rdma::write(self, aid, &op),
             Op::RdmaRead(op) => rdma::read(self, aid, &op),
             Op::UverbsFd(_) => rdma::uverbs_fd(self),
+            Op::RdmaClose(_) => rdma::close(self),
+            Op::LinkDelete(_) => rdma::link_delete(self),
+            Op::LinkAdd(_) => rdma::link_add(self),
             Op::GupPin(op) => gup::pin(self, &op),
             Op::GupRead(op) => gup::read(self, &op),
             Op::GupUnpin(_) => gup::unpin(self),
             Op::Pipe(_) => pipes::pipe(),
             Op::Vmsplice(op) => pipes::vmsplice(self, &op),
             Op::ClosePipe(op) => pipes::close(self, &op),
+            Op::Uring(_) => uring::setup(),
+            Op::UringRegister(op) => uring::register(self, &op),
+            Op::UringUnregister(op) => uring::unregister(self, &op),
             Op::SendFd(op) => passing::send_fd(self, &op),
             Op::ReceiveFd(op) => passing::receive_fd(self, &op),
             Op::Kill(op) => process::kill(aid, &op),
@@ -316,10 +308,66 @@ impl Actor {
             Op::SetGroup(op) => process::set_group(&op, aid),
             Op::Fork(op) => process::fork(self, &op, aid),
             Op::Execve(_) => process::execve(self, tag),
+            Op::Setuid(op) => process::setuid(&op),
+            Op::DropCaps(op) => process::drop_caps(&op),
+            Op::Rlimit(op) => process::rlimit(&op),
             Op::Violate(op) => violate::violate(self, op.what),
             Op::Connect(_) | Op::Received(_) | Op::Wait(_) => {
                 Err(not_issued("the session does that, not the actor"))
             }
+            Op::Locks(op) => look::locks(self, &op),
+            Op::Fds(_) => look::fds(aid),
+            Op::Maps(_) => look::of_process(aid, "maps"),
+            Op::FilePins(_) => look::of_process(aid, "file_pins"),
+            Op::Mrs(_) => look::mrs(),
+            Op::Vmstat(op) => look::vmstat(&op),
+            Op::ReadFile(op) => look::read_file(&op),
+            Op::Dmesg(_) => look::dmesg(aid),
+            Op::Command(op) => look::command(&op),
+            Op::Fcntl(op) => raw::fcntl(self, &op),
+            Op::Ioctl(op) => raw::ioctl(self, &op),
+            Op::Syscall(op) => raw::syscall(self, &op),
+            op => self.issue_on_files(op),
+        }
+    }
+
+    fn issue_on_files(&self, op: Op) -> Result<Done, Stop> {
+        use ops::{blocks, files, memory, transfer};
+        match op {
+            Op::Open(op) => files::open(self, &op),
+            Op::Close(op) => files::close(self, &op),
+            Op::Dup(op) => files::dup(self, &op),
+            Op::Dup2(op) => files::dup_onto(self, &op.fd, &op.onto, None),
+            Op::Dup3(op) => files::dup_onto(self, &op.fd, &op.onto, Some(libc::O_CLOEXEC)),
+            Op::Truncate(op) => files::truncate(self, &op),
+            Op::Fallocate(op) => files::fallocate(self, &op),
+            Op::Cut(op) => files::cut(self, op),
+            Op::Size(op) => files::size(self, &op),
+            Op::Compare(op) => match (&op.file, &op.map) {
+                (Some(file), None) => files::compare(self, file, &op),
+                (None, Some(map)) => memory::compare(self, map, &op),
+                _ => Err(not_issued("compare wants either a file or a mapping")),
+            },
+            Op::Read(op) => transfer::read(self, &op),
+            Op::Write(op) => transfer::write(self, &op),
+            Op::Fsync(op) => transfer::fsync(self, &op.fd, false),
+            Op::Fdatasync(op) => transfer::fsync(self, &op.fd, true),
+            Op::Sync(_) => Ok(transfer::sync()),
+            Op::Syncfs(op) => transfer::syncfs(self, &op),
+            Op::Unlink(op) => transfer::unlink(self, &op),
+            Op::Rename(op) => transfer::rename(self, &op),
+            Op::Link(op) => transfer::link(self, &op),
+            Op::Clone(op) => blocks::clone(self, &op),
+            Op::Dedupe(op) => blocks::dedupe(self, &op),
+            Op::ExchangeRange(op) => blocks::exchange_range(self, &op),
+            Op::Fiemap(op) => blocks::fiemap(self, &op),
+            Op::Statx(op) => blocks::statx(self, &op),
+            Op::Fill(op) => blocks::fill(self, &op),
+            Op::FillFree(op) => blocks::fill_free(self, &op),
+            Op::Mount(op) => blocks::mount(self, &op),
+            Op::Remount(op) => blocks::remount(self, &op),
+            Op::Umount(op) => blocks::umount(self, &op),
+            other => Err(not_issued(format!("nobody knows how to do {other:?}"))),
         }
     }
 

@@ -22,8 +22,11 @@ const HEADER_BYTES: usize = 16;
 const fn nldev(command: u16) -> u16 {
     (5 << 10) + command
 }
+const NLDEV_GET: u16 = nldev(1);
 const NLDEV_NEWLINK: u16 = nldev(3);
+const NLDEV_DELLINK: u16 = nldev(4);
 const NLDEV_RES_GET: u16 = nldev(9);
+const NLDEV_ATTR_DEV_INDEX: u16 = 1;
 const NLDEV_ATTR_DEV_NAME: u16 = 2;
 const NLDEV_ATTR_RES_SUMMARY: u16 = 15;
 const NLDEV_ATTR_RES_SUMMARY_ENTRY: u16 = 16;
@@ -119,6 +122,29 @@ pub(crate) fn add_rxe(device: &str, netdev: &str) -> Result<(), Errno> {
     attribute(&mut body, NLDEV_ATTR_LINK_TYPE, &terminated("rxe"));
     attribute(&mut body, NLDEV_ATTR_NDEV_NAME, &terminated(netdev));
     request(SockProtocol::NetlinkRDMA, NLDEV_NEWLINK, 0, &body)
+}
+
+/// `rdma link delete DEVICE`. The kernel waits until nobody has the device open.
+///
+/// # Errors
+/// ENODEV when there is none of that name; what the kernel answered otherwise.
+pub(crate) fn delete_rdma_link(device: &str) -> Result<(), Errno> {
+    let socket = open(SockProtocol::NetlinkRDMA)?;
+    transmit(&socket, NLDEV_GET, NLM_F_DUMP, &[])?;
+    let mut found = None;
+    receive(&socket, |body| found = found.or_else(|| index_of(body, device)))?;
+    let mut body = Vec::new();
+    attribute(&mut body, NLDEV_ATTR_DEV_INDEX, &found.ok_or(Errno::ENODEV)?.to_ne_bytes());
+    request(SockProtocol::NetlinkRDMA, NLDEV_DELLINK, 0, &body)
+}
+
+/// The index of a device in an answer to `GET`, if it is the one of that name.
+fn index_of(body: &[u8], device: &str) -> Option<u32> {
+    let value = |wanted: u16| attributes(body).find(|(attr, _)| *attr == wanted).map(|(_, value)| value);
+    let name = value(NLDEV_ATTR_DEV_NAME)?;
+    let index = value(NLDEV_ATTR_DEV_INDEX)?;
+    (name.strip_suffix(&[0]) == Some(device.as_bytes())).then_some(())?;
+    Some(u32::from_ne_bytes(index.try_into().ok()?))
 }
 
 /// Where RDMA resources are counted.
@@ -258,6 +284,16 @@ mod tests {
         attribute(&mut body, NLDEV_ATTR_RES_SUMMARY | 0x8000, &table);
         assert_eq!(summary(&body, "mr"), 3);
         assert_eq!(summary(&body, "qp"), 0);
+    }
+
+    #[test]
+    fn a_device_is_known_by_its_whole_name() {
+        let mut body = Vec::new();
+        attribute(&mut body, NLDEV_ATTR_DEV_INDEX, &7u32.to_ne_bytes());
+        attribute(&mut body, NLDEV_ATTR_DEV_NAME, &terminated("rxe0"));
+        assert_eq!(index_of(&body, "rxe0"), Some(7));
+        assert_eq!(index_of(&body, "rxe"), None);
+        assert_eq!(index_of(&[], "rxe0"), None);
     }
 
     #[test]

@@ -111,8 +111,10 @@ impl Eyes {
     pub(crate) fn mark_log(&mut self, mark: &str) -> Result<(), String> {
         let at_end = self.kmsg.seek(SeekFrom::End(0));
         // KERN_INFO: in the log only. The console is slow, and the line would be the same in all of them.
+        // With its line break: a record without one is not to be read before the next one is there
+        // (kernel/printk/printk.c vprintk_store(), prb_commit() instead of prb_final_commit()).
         at_end
-            .and_then(|_| self.kmsg.write_all(format!("<6>{mark}").as_bytes()))
+            .and_then(|_| self.kmsg.write_all(format!("<6>{mark}\n").as_bytes()))
             .map_err(|error| format!("/dev/kmsg: {error}"))
     }
 
@@ -156,7 +158,7 @@ fn pin_counts(vmstat: &str) -> Option<PinCounts> {
 
 /// Reads records, each with a read of its own, up to the end of the log: the lines behind the mark, or all
 /// of them when it is not there, and whether the mark was there with all that followed it.
-fn read_log(kmsg: &mut impl Read, mark: &str) -> io::Result<(Vec<LogLine>, bool)> {
+pub(crate) fn read_log(kmsg: &mut impl Read, mark: &str) -> io::Result<(Vec<LogLine>, bool)> {
     let mut lines: Vec<LogLine> = Vec::new();
     let (mut found, mut lost) = (false, false);
     let mut buffer = vec![0u8; RECORD_BYTES];

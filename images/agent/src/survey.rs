@@ -6,17 +6,19 @@
 //! file system is synced first; then new files take all free space, and FIEMAP says which of them got what.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use holdfast_protocol::{Outcome, pattern_byte};
+use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::unistd::syncfs;
 use serde::{Deserialize, Serialize};
 
+use crate::ops::blocks::{FIEMAP_SYNC, FS_IOC_FIEMAP};
 use crate::ops::{differs, pattern};
-use crate::sys::fiemap;
+use crate::sys::ioctl_bytes;
 
 /// A run of blocks: where it is in its file and on the device, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +95,37 @@ fn extents_of(path: &Path) -> std::io::Result<Found> {
     };
     Ok(Found { there: true, extents: fiemap(file.as_fd())?, taken: Vec::new() })
 }
+
+/// All extents of a file, in its order (struct fiemap and fiemap_extent of linux/fiemap.h).
+fn fiemap(file: BorrowedFd<'_>) -> Result<Vec<Extent>, Errno> {
+    let mut all: Vec<Extent> = Vec::new();
+    let mut start = 0u64;
+    loop {
+        let mut request = [start, u64::MAX - start].map(u64::to_ne_bytes).concat();
+        request.extend([FIEMAP_SYNC, 0, BATCH, 0].map(u32::to_ne_bytes).concat());
+        request.resize(HEADER_BYTES + BATCH as usize * EXTENT_BYTES, 0);
+        ioctl_bytes(file, FS_IOC_FIEMAP, &mut request)?;
+        let mapped = u32::from_ne_bytes(std::array::from_fn(|nr| request[20 + nr])).min(BATCH) as usize;
+        let found = request[HEADER_BYTES..].chunks(EXTENT_BYTES).take(mapped).map(|raw| {
+            let word = |at: usize| u64::from_ne_bytes(std::array::from_fn(|nr| raw[8 * at + nr]));
+            Extent { logical: word(0), physical: word(1), len: word(2) }
+        });
+        all.extend(found);
+        match all.last() {
+            Some(_) if all.len() > MOST_EXTENTS => return Err(Errno::EOVERFLOW),
+            Some(last) if mapped == BATCH as usize => start = last.logical + last.len,
+            _ => return Ok(all),
+        }
+    }
+}
+
+/// Of struct fiemap without its extents, and of one of those.
+const HEADER_BYTES: usize = 32;
+const EXTENT_BYTES: usize = 56;
+/// Extents asked for at once.
+const BATCH: u32 = 64;
+/// A file of a few hundred MiB in single blocks has more; nobody's does.
+const MOST_EXTENTS: usize = 100_000;
 
 fn take(folder: &Path, wanted: &[Extent]) -> std::io::Result<Found> {
     syncfs(File::open(folder)?)?;

@@ -32,6 +32,7 @@ struct RawPair {
 unsafe extern "C" {
     fn hf_look_around();
     fn hf_open(name: *const libc::c_char, out: *mut *mut RawDevice) -> c_int;
+    fn hf_close(device: *mut RawDevice) -> c_int;
     fn hf_cmd_fd(device: *mut RawDevice) -> c_int;
     fn hf_query_gid(device: *mut RawDevice, index: c_int, raw: *mut u8) -> c_int;
     fn hf_reg_mr(
@@ -130,6 +131,12 @@ impl Device {
         // SAFETY: the name is terminated and `raw` is written on success only.
         check(unsafe { hf_open(name.as_ptr(), &raw mut raw) })?;
         Ok(Self(raw))
+    }
+
+    /// ibv_close_device(3), whatever is left in it. Nothing of it may be used afterwards.
+    pub(crate) fn close(self) {
+        // SAFETY: the device is open, and its caller forgets all that came of it.
+        unsafe { hf_close(self.0) };
     }
 
     /// The uverbs file of the context (`ibv_context.cmd_fd`), which libibverbs goes on using.

@@ -69,6 +69,8 @@ pub(crate) struct PairEnd {
 pub(crate) struct Aid {
     /// The process of the actor that the operation names.
     pub(crate) pid: Option<i32>,
+    /// The mark in the kernel log where the case begins.
+    pub(crate) mark: Option<String>,
     /// The part of the actor that a fork makes.
     pub(crate) child: Option<ActorSetup>,
     /// The region that a transfer names.

@@ -7,7 +7,7 @@
 pub(crate) mod filesystems;
 mod mounts;
 mod pmem;
-mod rdma_link;
+pub(crate) mod rdma_link;
 mod shell;
 
 use std::path::PathBuf;

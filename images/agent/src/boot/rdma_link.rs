@@ -13,7 +13,8 @@ use nix::errno::Errno;
 use crate::netlink;
 use crate::progress::Progress;
 
-const NETDEV: &str = "dummy0";
+/// The interface below the link.
+pub(crate) const NETDEV: &str = "dummy0";
 const DEVICE: &str = "rxe0";
 const ADDRESS: [u8; 4] = [192, 168, 77, 1];
 const PREFIX: u8 = 24;

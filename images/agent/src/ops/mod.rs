@@ -3,14 +3,19 @@
 //!
 //! No operation retries a call that a signal interrupted: EINTR is a result.
 
+pub(crate) mod blocks;
 pub(crate) mod files;
 pub(crate) mod gup;
 pub(crate) mod leases;
+pub(crate) mod look;
 pub(crate) mod memory;
 pub(crate) mod passing;
 pub(crate) mod pipes;
 pub(crate) mod process;
+pub(crate) mod raw;
 pub(crate) mod rdma;
+pub(crate) mod transfer;
+pub(crate) mod uring;
 pub(crate) mod violate;
 
 use holdfast_protocol::{Outcome, pattern_byte};

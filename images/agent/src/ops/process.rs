@@ -5,9 +5,10 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd};
 
 use holdfast_protocol::Outcome;
-use holdfast_protocol::op::{Exit, Fork, Kill, SetGroup};
+use holdfast_protocol::op::{Capability, DropCaps, Exit, Fork, Kill, Resource, Rlimit, SetGroup, Setuid};
 use nix::errno::Errno;
-use nix::unistd::{self, Pid};
+use nix::sys::resource::{Resource as Limited, setrlimit};
+use nix::unistd::{self, Pid, Uid};
 
 use crate::actor::{Actor, Control, Done, Stop, not_issued};
 use crate::signals;
@@ -83,4 +84,48 @@ pub(crate) fn execve(actor: &Actor, tag: &str) -> Result<Done, Stop> {
         [word("holdfast")?, word("actor")?, word("--resume")?, word(&legacy.as_raw_fd().to_string())?];
     let Err(errno) = unistd::execv(c"/proc/self/exe", &arguments);
     Err(errno.into())
+}
+
+/// setuid(2). The kernel forgets the parent-death signal with it (kernel/cred.c commit_creds()), and an actor
+/// must not outlive its session.
+pub(crate) fn setuid(op: &Setuid) -> Result<Done, Stop> {
+    unistd::setuid(Uid::from_raw(op.uid))?;
+    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    Ok(Done::default())
+}
+
+/// The bits of capability numbers (include/uapi/linux/capability.h).
+fn capability_bits(caps: &[Capability]) -> u64 {
+    let number = |cap: &Capability| match cap {
+        Capability::CAP_DAC_OVERRIDE => 1,
+        Capability::CAP_DAC_READ_SEARCH => 2,
+        Capability::CAP_FOWNER => 3,
+        Capability::CAP_KILL => 5,
+        Capability::CAP_IPC_LOCK => 14,
+        Capability::CAP_SYS_RAWIO => 17,
+        Capability::CAP_SYS_PTRACE => 19,
+        Capability::CAP_SYS_ADMIN => 21,
+        Capability::CAP_SYS_RESOURCE => 24,
+        Capability::CAP_LEASE => 28,
+    };
+    if caps.is_empty() { u64::MAX } else { caps.iter().fold(0, |all, cap| all | 1 << number(cap)) }
+}
+
+/// capset(2).
+pub(crate) fn drop_caps(op: &DropCaps) -> Result<Done, Stop> {
+    sys::drop_capabilities(capability_bits(&op.caps))?;
+    Ok(Done::default())
+}
+
+/// setrlimit(2).
+pub(crate) fn rlimit(op: &Rlimit) -> Result<Done, Stop> {
+    let resource = match op.resource {
+        Resource::RLIMIT_MEMLOCK => Limited::RLIMIT_MEMLOCK,
+        Resource::RLIMIT_NOFILE => Limited::RLIMIT_NOFILE,
+        Resource::RLIMIT_FSIZE => Limited::RLIMIT_FSIZE,
+        Resource::RLIMIT_AS => Limited::RLIMIT_AS,
+        Resource::RLIMIT_SIGPENDING => Limited::RLIMIT_SIGPENDING,
+    };
+    setrlimit(resource, op.limit, op.limit)?;
+    Ok(Done::default())
 }

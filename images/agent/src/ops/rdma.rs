@@ -6,6 +6,8 @@ use holdfast_protocol::{Access, Outcome, pattern_byte};
 
 use super::{differs, length};
 use crate::actor::{Actor, Done, Stop, Thing, not_issued, wrong_thing};
+use crate::boot::rdma_link::NETDEV;
+use crate::netlink;
 use crate::sys::Mapping;
 use crate::verbs::{Direction, Remote};
 use crate::wire::{Aid, More, PairEnd, RemoteRegion};
@@ -18,6 +20,14 @@ fn access_bits(access: &[Access]) -> i32 {
         Access::LOCAL_WRITE => LOCAL_WRITE,
         Access::REMOTE_WRITE => 1 << 1,
         Access::REMOTE_READ => 1 << 2,
+        Access::REMOTE_ATOMIC => 1 << 3,
+        Access::MW_BIND => 1 << 4,
+        Access::ZERO_BASED => 1 << 5,
+        Access::ON_DEMAND => 1 << 6,
+        Access::HUGETLB => 1 << 7,
+        Access::FLUSH_GLOBAL => 1 << 8,
+        Access::FLUSH_PERSISTENT => 1 << 9,
+        Access::RELAXED_ORDERING => 1 << 20,
     };
     access.iter().fold(0, |all, access| all | bit(access))
 }
@@ -50,6 +60,33 @@ pub(crate) fn dereg_mr(actor: &Actor, op: &DeregMr) -> Result<Done, Stop> {
 pub(crate) fn uverbs_fd(actor: &Actor) -> Result<Done, Stop> {
     let fd = actor.device()?.uverbs_fd().ok_or_else(|| not_issued("the context has no uverbs file"))?;
     Ok(Done::fd(fd))
+}
+
+/// ibv_close_device(3). Regions and queue pairs go with it: their handles are gone.
+pub(crate) fn close(actor: &Actor) -> Result<Done, Stop> {
+    let device = actor.device()?;
+    *actor.device.borrow_mut() = None;
+    actor.pairs.borrow_mut().clear();
+    actor.things.borrow_mut().retain(|_, thing| !matches!(thing, Thing::Region(_)));
+    device.close();
+    Ok(Done::default())
+}
+
+fn link(actor: &Actor) -> Result<&str, Stop> {
+    let link = actor.part.rdma.as_ref().map(|(device, _)| device.as_str());
+    link.ok_or_else(|| not_issued("this machine has no RDMA link"))
+}
+
+/// `rdma link delete`.
+pub(crate) fn link_delete(actor: &Actor) -> Result<Done, Stop> {
+    netlink::delete_rdma_link(link(actor)?)?;
+    Ok(Done::default())
+}
+
+/// `rdma link add`, on the interface it was on.
+pub(crate) fn link_add(actor: &Actor) -> Result<Done, Stop> {
+    netlink::add_rxe(link(actor)?, NETDEV)?;
+    Ok(Done::default())
 }
 
 /// First half of a connection: our queue pair.

@@ -119,6 +119,7 @@ impl Session {
             aid.pid = Some(player.pid());
         }
         match op {
+            Op::Dmesg(_) => aid.mark = self.before.as_ref().map(|before| before.mark.clone()),
             Op::Fork(op) => {
                 if self.cast.players.contains_key(&op.into) {
                     return Err(format!("actor {} is there already", op.into));
@@ -245,6 +246,9 @@ fn named_actor(op: &Op) -> Option<&str> {
         Op::SetOwn(op) => op.actor.as_deref().or(op.group.as_deref()),
         Op::SetOwnEx(op) => Some(&op.actor),
         Op::SetGroup(op) => op.join.as_deref(),
+        Op::Fds(op) => Some(&op.of),
+        Op::Maps(op) => Some(&op.of),
+        Op::FilePins(op) => Some(&op.of),
         _ => None,
     }
 }

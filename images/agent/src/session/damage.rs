@@ -6,7 +6,7 @@
 //! each step that may have moved blocks, and reports what it found with the oracles.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_protocol::op::{Fallocate, RdmaRead, RdmaWrite, RegMr};
@@ -76,6 +76,8 @@ impl Session {
                 }
             }
             Op::RegMr(op) => self.remember(step, actor, op),
+            Op::Unlink(op) => drop(self.ledger.unlinked.insert(op.file.clone())),
+            Op::Rename(op) => drop(self.ledger.unlinked.insert(op.to.clone())),
             Op::DeregMr(op) => drop(self.ledger.regions.remove(op.mr.id())),
             _ => {}
         }
@@ -112,7 +114,11 @@ impl Session {
     fn look(&mut self, after: &str, region: &str) -> Option<DamageFact> {
         let pinned = self.ledger.regions.get(region)?.clone();
         let path = self.files.get(&pinned.file)?.path.clone();
-        let (_, now) = self.survey(Survey::Extents(path.clone())).ok()?;
+        let (_, mut now) = self.survey(Survey::Extents(path.clone())).ok()?;
+        // Whatever has its name by now is not the file.
+        if self.ledger.unlinked.contains(&pinned.file) {
+            now = Found::default();
+        }
         let gone = lost(&pinned.extents, &now.extents);
         if gone.is_empty() {
             return None;
@@ -140,11 +146,11 @@ impl Session {
         &mut self,
         pinned: &Pinned,
         region: &str,
-        folder: &PathBuf,
+        folder: &Path,
         gone: Vec<Extent>,
         fact: &mut DamageFact,
     ) -> Result<(), String> {
-        let (outcome, found) = self.survey(Survey::Take { folder: folder.clone(), wanted: gone })?;
+        let (outcome, found) = self.survey(Survey::Take { folder: folder.to_owned(), wanted: gone })?;
         if let Outcome::Errno(errno) = outcome {
             return Err(format!("making a new file in {} failed with errno {errno}", folder.display()));
         }
@@ -226,7 +232,8 @@ impl Session {
 /// Takes blocks from a file, or gives it others.
 fn moves_blocks(op: &Op) -> bool {
     match op {
-        Op::Truncate(_) | Op::Cut(_) => true,
+        Op::Truncate(_) | Op::Cut(_) | Op::Unlink(_) | Op::Rename(_) => true,
+        Op::Clone(_) | Op::Dedupe(_) | Op::ExchangeRange(_) => true,
         Op::Fallocate(Fallocate { mode, .. }) => mode.iter().any(|mode| *mode != FallocateMode::KEEP_SIZE),
         _ => false,
     }

@@ -8,16 +8,19 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 
 use nix::errno::Errno;
 
-mod blocks;
 mod fcntl;
 mod memory;
 mod process;
+mod raw;
 mod signals;
 
-pub(crate) use blocks::fiemap;
 pub(crate) use fcntl::{F_GETSIG, F_SETSIG, dup_onto, fcntl, is_open, memfd, owner, set_owner_ex};
 pub(crate) use memory::{Broken, Mapping, Request, guard};
 pub(crate) use process::{Forked, fork_for_parent, receive_fd, send_fd};
+pub(crate) use raw::{
+    URING_PARAMS_BYTES, address, drop_capabilities, ioctl_bytes, ioctl_number, statx, syscall, uring_register,
+    with_open_signals,
+};
 pub(crate) use signals::{
     Info, close_to_signals, exposed, ignore_signal, in_handler, install, keep_from_main, serve_by_thread, share,
 };

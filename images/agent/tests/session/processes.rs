@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Descriptors that are duplicated, passed on and inherited; processes that are forked and become others.
 
-use super::*;
+use crate::guest::*;
 
 const GET_LEASE: &str = r#"{"get_lease": {"fd": "$fd"}}"#;
 

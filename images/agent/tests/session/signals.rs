@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Leases, the signals of their breaks, and handlers that do something.
 
-use super::*;
+use crate::guest::*;
 
 /// A session with `owner`, whose handlers are given as a scenario writes them, and `other`.
 fn with_handlers(handlers: &str) -> Guest {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Operations on declared files and descriptors.
 
-use super::{CutHow, FallocateMode, Handle, OpenFlag, arguments};
+use super::{CutHow, FallocateMode, Handle, OpenFlag, Place, StatxField, arguments};
 
 arguments! {
     /// open(2) of a declared file. Its result is a descriptor, its value the descriptor's number.
@@ -104,5 +104,181 @@ arguments! {
     Size {
         /// The declared file.
         file: String,
+    }
+
+    /// read(2) or, at an offset, pread(2): the number of bytes is the value. They are compared with a
+    /// pattern if there is one, by their offsets in the file. The buffer suits O_DIRECT.
+    Read {
+        /// The descriptor.
+        fd: Handle,
+        /// The offset; absent for where the descriptor is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at_kib: Option<u64>,
+        /// How much, at most 16 MiB.
+        len_kib: u64,
+        /// The seed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pattern: Option<u8>,
+    }
+
+    /// write(2) or, at an offset, pwrite(2) of a pattern: the number of bytes is the value. The buffer suits
+    /// O_DIRECT.
+    Write {
+        /// The descriptor.
+        fd: Handle,
+        /// The offset; absent for where the descriptor is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at_kib: Option<u64>,
+        /// How much, at most 16 MiB.
+        len_kib: u64,
+        /// The seed.
+        pattern: u8,
+    }
+
+    /// fsync(2).
+    Fsync {
+        /// The descriptor.
+        fd: Handle,
+    }
+
+    /// fdatasync(2).
+    Fdatasync {
+        /// The descriptor.
+        fd: Handle,
+    }
+
+    /// sync(2).
+    Sync {}
+
+    /// syncfs(2).
+    Syncfs {
+        /// A descriptor in the file system.
+        fd: Handle,
+    }
+
+    /// unlink(2).
+    Unlink {
+        /// The declared file.
+        file: String,
+    }
+
+    /// rename(2).
+    Rename {
+        /// The declared file.
+        file: String,
+        /// Another declared file, whose name it takes.
+        to: String,
+    }
+
+    /// link(2).
+    Link {
+        /// The declared file.
+        file: String,
+        /// A declared file that is absent: its other name.
+        to: String,
+    }
+
+    /// FICLONERANGE (ioctl_ficlonerange(2)), through descriptors of the call's own.
+    Clone {
+        /// The declared file whose blocks are shared.
+        file: String,
+        /// Start of the range.
+        at_kib: u64,
+        /// Length of the range; 0 goes on to the end.
+        len_kib: u64,
+        /// The declared file that gets them.
+        to: String,
+        /// Where.
+        to_at_kib: u64,
+    }
+
+    /// FIDEDUPERANGE (ioctl_fideduperange(2)), through descriptors of the call's own. The number of bytes is
+    /// the value; `differs` when the ranges do.
+    Dedupe {
+        /// The declared file whose blocks are shared.
+        file: String,
+        /// Start of the range.
+        at_kib: u64,
+        /// Length of the range.
+        len_kib: u64,
+        /// The declared file that gets them.
+        to: String,
+        /// Where.
+        to_at_kib: u64,
+    }
+
+    /// XFS_IOC_EXCHANGE_RANGE (fs/xfs/libxfs/xfs_fs.h), through descriptors of the call's own.
+    ExchangeRange {
+        /// The declared file.
+        file: String,
+        /// Start of the range.
+        at_kib: u64,
+        /// Length of the range.
+        len_kib: u64,
+        /// The declared file that it changes blocks with.
+        to: String,
+        /// Where.
+        to_at_kib: u64,
+    }
+
+    /// FS_IOC_FIEMAP of a range, with FIEMAP_FLAG_SYNC: the number of extents is the value.
+    Fiemap {
+        /// The declared file.
+        file: String,
+        /// Start of the range.
+        at_kib: u64,
+        /// Length of the range.
+        len_kib: u64,
+    }
+
+    /// statx(2): one field is the value.
+    Statx {
+        /// The declared file.
+        file: String,
+        /// Which.
+        field: StatxField,
+    }
+
+    /// Makes a file of a declared name, written with a pattern and synced. EEXIST when it is there.
+    Fill {
+        /// The declared file, absent before.
+        file: String,
+        /// Its size.
+        size_kib: u64,
+        /// The seed.
+        pattern: u8,
+    }
+
+    /// Makes a file of a declared name and writes to it until the file system is full, then syncs it. Its
+    /// size in bytes is the value.
+    FillFree {
+        /// The declared file, absent before.
+        file: String,
+        /// The seed.
+        pattern: u8,
+    }
+
+    /// mount(2) of the file system of a place, which was unmounted before, where it was.
+    Mount {
+        /// The place.
+        on: Place,
+        /// Options of the file system, `dax=always` for example.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        options: String,
+    }
+
+    /// mount(2) with MS_REMOUNT.
+    Remount {
+        /// The place.
+        on: Place,
+        /// Options of the file system.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        options: String,
+    }
+
+    /// umount2(2).
+    Umount {
+        /// The place.
+        on: Place,
     }
 }

@@ -6,21 +6,34 @@
 
 mod files;
 mod lease;
+mod look;
 mod memory;
 mod names;
 mod pins;
 mod process;
+mod raw;
 mod rdma;
 
 use serde::{Deserialize, Serialize};
 
-pub use files::{Close, Compare, Cut, Dup, Dup2, Dup3, Fallocate, Open, Size, Truncate};
+pub use files::{
+    Clone, Close, Compare, Cut, Dedupe, Dup, Dup2, Dup3, ExchangeRange, Fallocate, Fdatasync, Fiemap, Fill,
+    FillFree, Fsync, Link, Mount, Open, Read, Remount, Rename, Size, Statx, Sync, Syncfs, Truncate, Umount,
+    Unlink, Write,
+};
 pub use lease::{GetLease, GetOwn, GetSig, Lease, Received, SetLease, SetOwn, SetOwnEx, SetSig};
+pub use look::{Command, Dmesg, Fds, FilePins, Locks, Maps, Mrs, ReadFile, Vmstat};
 pub use memory::{Load, Madvise, Mmap, Mprotect, Munmap, Store};
-pub use names::{Access, Advice, CutHow, FallocateMode, MapFlag, OpenFlag, OwnerKind, Prot, Violation};
-pub use pins::{ClosePipe, GupPin, GupRead, GupUnpin, Pipe, Vmsplice};
-pub use process::{Execve, Exit, Fork, Kill, ReceiveFd, SendFd, SetGroup, Violate, Wait};
-pub use rdma::{Connect, DeregMr, RdmaRead, RdmaWrite, RegMr, UverbsFd};
+pub use names::{
+    Access, Advice, Capability, CutHow, FallocateMode, MapFlag, OpenFlag, OwnerKind, Prot, Resource,
+    StatxField, Violation,
+};
+pub use pins::{ClosePipe, GupPin, GupRead, GupUnpin, Pipe, Uring, UringRegister, UringUnregister, Vmsplice};
+pub use process::{
+    DropCaps, Execve, Exit, Fork, Kill, ReceiveFd, Rlimit, SendFd, SetGroup, Setuid, Violate, Wait,
+};
+pub use raw::{Arg, Buffer, Fcntl, Hex, Ioctl, MAX_RAW_BYTES, Syscall};
+pub use rdma::{Connect, DeregMr, LinkAdd, LinkDelete, RdmaClose, RdmaRead, RdmaWrite, RegMr, UverbsFd};
 
 /// Argument structures: what all of them have in common is said once.
 macro_rules! arguments {
@@ -60,17 +73,23 @@ macro_rules! operations {
 
 operations! {
     // Files.
-    Open, Close, Dup, Dup2, Dup3, Truncate, Fallocate, Cut, Compare, Size,
+    Open, Close, Dup, Dup2, Dup3, Truncate, Fallocate, Cut, Compare, Size, Read, Write, Fsync, Fdatasync,
+    Sync, Syncfs, Unlink, Rename, Link, Clone, Dedupe, ExchangeRange, Fiemap, Statx, Fill, FillFree, Mount,
+    Remount, Umount,
     // Memory.
     Mmap, Munmap, Mprotect, Madvise, Store, Load,
     // Leases and signals.
     SetLease, GetLease, SetOwn, SetOwnEx, GetOwn, SetSig, GetSig, Received,
     // Processes.
-    Kill, Exit, Wait, SetGroup, Fork, Execve, SendFd, ReceiveFd, Violate,
+    Kill, Exit, Wait, SetGroup, Fork, Execve, Setuid, DropCaps, Rlimit, SendFd, ReceiveFd, Violate,
     // RDMA.
-    RegMr, DeregMr, Connect, RdmaWrite, RdmaRead, UverbsFd,
+    RegMr, DeregMr, Connect, RdmaWrite, RdmaRead, UverbsFd, RdmaClose, LinkDelete, LinkAdd,
     // Other holds on pages.
-    GupPin, GupRead, GupUnpin, Pipe, Vmsplice, ClosePipe,
+    GupPin, GupRead, GupUnpin, Pipe, Vmsplice, ClosePipe, Uring, UringRegister, UringUnregister,
+    // What can be seen.
+    Locks, Fds, Maps, FilePins, Mrs, Vmstat, ReadFile, Dmesg, Command,
+    // By number.
+    Fcntl, Ioctl, Syscall,
 }
 
 /// A result of an earlier step, written `$id`.

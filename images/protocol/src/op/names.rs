@@ -91,6 +91,14 @@ pub enum Access {
     LOCAL_WRITE,
     REMOTE_WRITE,
     REMOTE_READ,
+    REMOTE_ATOMIC,
+    MW_BIND,
+    ZERO_BASED,
+    ON_DEMAND,
+    HUGETLB,
+    FLUSH_GLOBAL,
+    FLUSH_PERSISTENT,
+    RELAXED_ORDERING,
 }
 
 /// How an oracle's own test breaks what the oracle watches.
@@ -127,4 +135,49 @@ pub enum OwnerKind {
     F_OWNER_TID,
     F_OWNER_PID,
     F_OWNER_PGRP,
+}
+
+/// A field of statx(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StatxField {
+    /// In bytes.
+    Size,
+    /// Of 512 bytes each.
+    Blocks,
+    /// Names.
+    Nlink,
+    /// STATX_ATTR_DAX: 1 or 0.
+    Dax,
+    /// The number of the inode.
+    Ino,
+}
+
+/// Capabilities that decide about leases, pins and files (capabilities(7)).
+#[expect(non_camel_case_types, reason = "the field's own names")]
+#[expect(missing_docs, reason = "capabilities(7) documents them")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Capability {
+    CAP_DAC_OVERRIDE,
+    CAP_DAC_READ_SEARCH,
+    CAP_FOWNER,
+    CAP_KILL,
+    CAP_IPC_LOCK,
+    CAP_SYS_RAWIO,
+    CAP_SYS_PTRACE,
+    CAP_SYS_ADMIN,
+    CAP_SYS_RESOURCE,
+    CAP_LEASE,
+}
+
+/// Resources of setrlimit(2).
+#[expect(non_camel_case_types, reason = "the field's own names")]
+#[expect(missing_docs, reason = "setrlimit(2) documents them")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resource {
+    RLIMIT_MEMLOCK,
+    RLIMIT_NOFILE,
+    RLIMIT_FSIZE,
+    RLIMIT_AS,
+    RLIMIT_SIGPENDING,
 }

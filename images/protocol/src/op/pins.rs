@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Holds on pages without RDMA: debugfs `gup_test`, pipes.
+//! Holds on pages without RDMA: debugfs `gup_test`, pipes, io_uring.
 
 use super::{Handle, arguments};
 
@@ -47,5 +47,23 @@ arguments! {
     ClosePipe {
         /// The pipe.
         pipe: Handle,
+    }
+
+    /// io_uring_setup(2). Its result is a descriptor, its value the number.
+    Uring {}
+
+    /// IORING_REGISTER_BUFFERS (io_uring_register(2)) of a whole mapping: a long-term pin that no lease can
+    /// account for.
+    UringRegister {
+        /// The ring.
+        ring: Handle,
+        /// The mapping.
+        map: Handle,
+    }
+
+    /// IORING_UNREGISTER_BUFFERS.
+    UringUnregister {
+        /// The ring.
+        ring: Handle,
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Operations on processes.
 
-use super::{Handle, Violation, arguments};
+use super::{Capability, Handle, Resource, Violation, arguments};
 
 arguments! {
     /// kill(2) of another actor's process.
@@ -43,6 +43,27 @@ arguments! {
     /// execve(2) of the agent by itself: descriptors without close-on-exec stay, under their handles. All
     /// else goes with the old image: mappings, handlers, the RDMA context's user space.
     Execve {}
+
+    /// setuid(2).
+    Setuid {
+        /// The user.
+        uid: u32,
+    }
+
+    /// Gives up capabilities, all sets of the actor's but the bounding one (capset(2)).
+    DropCaps {
+        /// Which; none for all.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        caps: Vec<Capability>,
+    }
+
+    /// setrlimit(2), both limits.
+    Rlimit {
+        /// Which.
+        resource: Resource,
+        /// The limit, in the resource's own unit: bytes, or a number.
+        limit: u64,
+    }
 
     /// Sends a descriptor to another actor with SCM_RIGHTS, over a socket pair between the two. It is in
     /// flight until the other one receives it.

@@ -53,4 +53,13 @@ arguments! {
     /// The uverbs file of this actor's RDMA context (`ibv_context.cmd_fd`) as a descriptor: the very number
     /// that libibverbs uses, no duplicate. Its value is the number.
     UverbsFd {}
+
+    /// ibv_close_device(3), with all that is left in it: the kernel destroys it (uverbs_close).
+    RdmaClose {}
+
+    /// `rdma link delete` of the guest's rxe device. Returns when nobody has it open.
+    LinkDelete {}
+
+    /// `rdma link add` of the guest's rxe device, after [`LinkDelete`].
+    LinkAdd {}
 }
