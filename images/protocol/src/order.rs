@@ -131,6 +131,7 @@ pub struct Setup {
 
 /// A file that is written with a pattern, synced and proved DAX before the first step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FileSetup {
     /// Where it lives.
@@ -148,6 +149,7 @@ pub struct FileSetup {
 
 /// A process of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ActorSetup {
     /// Opens the RDMA device, with a protection domain and a completion queue, before the first step.
@@ -163,6 +165,7 @@ pub struct ActorSetup {
 
 /// What an actor does about a signal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HandlerSetup {
     /// Standard name, `SIGRTMIN+1` included.
@@ -185,6 +188,7 @@ pub struct HandlerSetup {
 
 /// One operation of a handler.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HandlerRun {
     /// Its id within the handler.
@@ -196,6 +200,7 @@ pub struct HandlerRun {
 
 /// Disposition of a signal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SignalAction {
     /// A handler tells what it got, runs what it has to run, and returns.
@@ -217,6 +222,7 @@ impl SignalAction {
 
 /// Where a signal is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Where {
     /// In a signal handler: it interrupts the call that the actor is in.

@@ -103,6 +103,17 @@ impl Lease {
     }
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Lease {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Lease".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"anyOf": [{"enum": LEASES.map(|(name, _)| name)}, {"type": "integer"}]})
+    }
+}
+
 impl Serialize for Lease {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match LEASES.iter().find(|(_, lease)| lease == self) {

@@ -41,6 +41,7 @@ macro_rules! arguments {
         $(
             $(#[$about])*
             #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+            #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
             #[serde(deny_unknown_fields)]
             pub struct $name { $($(#[$field_about])* pub $field: $kind),* }
         )*
@@ -58,6 +59,7 @@ macro_rules! operations {
     ($($name:ident),* $(,)?) => {
         /// One thing an actor does. Sizes and offsets are in KiB; patterns are seeds of [`pattern_byte`].
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(rename_all = "snake_case")]
         pub enum Op {
             $(#[doc = concat!("See [`", stringify!($name), "`].")] $name($name),)*
@@ -94,7 +96,9 @@ operations! {
 
 /// A result of an earlier step, written `$id`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "schema", schemars(extend("pattern" = "^\\$[A-Za-z0-9_.]+$")))]
 pub struct Handle(String);
 
 impl Handle {
@@ -124,6 +128,7 @@ impl From<Handle> for String {
 
 /// Where a declared file lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
     /// A file on the FS-DAX ext4.
@@ -137,6 +142,7 @@ pub enum Place {
 
 /// The three virtual NVDIMMs of a machine, in the order QEMU is given them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Device {
     /// What it becomes.
     pub place: Place,

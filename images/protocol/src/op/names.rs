@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 #[expect(non_camel_case_types, reason = "the field's own names")]
 #[expect(missing_docs, reason = "open(2) documents them")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum OpenFlag {
     O_RDONLY,
     O_WRONLY,
@@ -24,6 +25,7 @@ pub enum OpenFlag {
 #[expect(non_camel_case_types, reason = "the field's own names")]
 #[expect(missing_docs, reason = "mmap(2) documents them")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum MapFlag {
     MAP_SHARED,
     MAP_PRIVATE,
@@ -37,6 +39,7 @@ pub enum MapFlag {
 /// mmap(2) and mprotect(2) protections, without their `PROT_`.
 #[expect(missing_docs, reason = "mprotect(2) documents them")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Prot {
     READ,
     WRITE,
@@ -47,6 +50,7 @@ pub enum Prot {
 #[expect(non_camel_case_types, reason = "the field's own names")]
 #[expect(missing_docs, reason = "madvise(2) documents them")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Advice {
     DONTNEED,
     DONTFORK,
@@ -64,6 +68,7 @@ pub enum Advice {
 #[expect(non_camel_case_types, reason = "the field's own names")]
 #[expect(missing_docs, reason = "fallocate(2) documents them")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum FallocateMode {
     KEEP_SIZE,
     PUNCH_HOLE,
@@ -75,6 +80,7 @@ pub enum FallocateMode {
 
 /// Which call takes the blocks away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CutHow {
     /// truncate(2).
@@ -87,6 +93,7 @@ pub enum CutHow {
 #[expect(non_camel_case_types, reason = "the field's own names")]
 #[expect(missing_docs, reason = "ibv_reg_mr(3) documents them")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Access {
     LOCAL_WRITE,
     REMOTE_WRITE,
@@ -103,6 +110,7 @@ pub enum Access {
 
 /// How an oracle's own test breaks what the oracle watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Violation {
     /// A keeper process outlives the actors with a long-term pin (gup_test).
@@ -131,6 +139,7 @@ pub enum Violation {
 #[expect(non_camel_case_types, reason = "the field's own names")]
 #[expect(missing_docs, reason = "fcntl(2) documents them")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum OwnerKind {
     F_OWNER_TID,
     F_OWNER_PID,
@@ -139,6 +148,7 @@ pub enum OwnerKind {
 
 /// A field of statx(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StatxField {
     /// In bytes.
@@ -157,6 +167,7 @@ pub enum StatxField {
 #[expect(non_camel_case_types, reason = "the field's own names")]
 #[expect(missing_docs, reason = "capabilities(7) documents them")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Capability {
     CAP_DAC_OVERRIDE,
     CAP_DAC_READ_SEARCH,
@@ -174,6 +185,7 @@ pub enum Capability {
 #[expect(non_camel_case_types, reason = "the field's own names")]
 #[expect(missing_docs, reason = "setrlimit(2) documents them")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Resource {
     RLIMIT_MEMLOCK,
     RLIMIT_NOFILE,

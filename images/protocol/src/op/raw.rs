@@ -49,6 +49,7 @@ arguments! {
 
 /// An argument of [`Syscall`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged, expecting = "an argument is a number, `$HANDLE`, or `{bytes: HEX}`")]
 pub enum Arg {
     /// Itself.
@@ -73,6 +74,7 @@ pub const MAX_RAW_BYTES: usize = 64 << 10;
 
 /// Bytes, written in hexadecimal; blanks between them are allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct Hex(Vec<u8>);
 
