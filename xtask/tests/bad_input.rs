@@ -90,6 +90,43 @@ fn a_check_tells_every_fault_and_needs_no_machine() {
 }
 
 #[test]
+fn a_feature_is_declared_before_a_kernel_or_a_scenario_speaks_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/../kernel-configs/mainline-6.12/kernel.yaml");
+    let kernel = fs::read_to_string(ours).unwrap();
+    write("k/mine-6.12/kernel.yaml", &format!("{kernel}features: [odp]\n"));
+    write("s/contracts.yaml", "features: {odp: on-demand paging}\n");
+    let case = "about: a\nbecause: b\ncontracts: [mainline]\nneeds_features: [odp]\nactors: {a: {}}\nsteps: [{by: a, do: {pipe: {}}, expect: ok}]\n";
+    write("s/fast.yaml", case);
+    let (kernels, own) = (folder.path().join("k"), folder.path().join("s"));
+    let with = [
+        "--scenarios",
+        own.to_str().unwrap(),
+        "--kernels",
+        kernels.to_str().unwrap(),
+        "run",
+        "fast",
+        "--dry-run",
+    ];
+    let run = |kernel: &'static str| [&with[..], &["--kernel", kernel]].concat();
+    check(&run("mine-6.12"), 0, &["mine-6.12        fast"]);
+    let cache = tempfile::tempdir().unwrap();
+    let (code, text) = outcome(&holdfast(cache.path(), &run("mainline-6.12")).output().unwrap());
+    assert!(code == 0 && !text.contains("fast"), "ruled out by plan: {text}");
+    write("k/mine-6.12/kernel.yaml", &format!("{kernel}features: [opd]\n"));
+    check(
+        &run("mine-6.12"),
+        2,
+        &["mine-6.12/kernel.yaml:12:12: features: unknown feature `opd`; did you mean `odp`?"],
+    );
+}
+
+#[test]
 fn missing_tools_are_named_with_the_command_that_installs_them() {
     let cache = tempfile::tempdir().unwrap();
     let mut command = holdfast(cache.path(), &["run", "--kernel", "mainline-6.12"]);
