@@ -73,7 +73,9 @@ fn fake_qemu() {
             Order::Do { .. } if mode == "hangs" => forever(),
             Order::Do { step, .. } => Reply::Fact(fact(step)),
             Order::Finish { .. } => Reply::Finished(Oracles::default()),
-            Order::Wake { unix_ns, .. } => Reply::Awake(Awake { boot_id: boot_id.into(), unix_ns, at_ms: 1 }),
+            Order::Wake { unix_ns, .. } => {
+                Reply::Awake(Awake { boot_id: boot_id.into(), unix_ns, random: 1, at_ms: 1 })
+            }
             other => panic!("not expected here: {other:?}"),
         };
         write_frame(&mut agent, &reply).unwrap();

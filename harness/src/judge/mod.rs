@@ -210,9 +210,6 @@ fn verdict(
     if let Some(why) = precondition(case, record) {
         return Verdict::because(Kind::Inconclusive, why);
     }
-    if let Some(why) = steps::undecided(case, record) {
-        return Verdict::because(Kind::Inconclusive, why);
-    }
     if let Some(bad) = steps.iter().find(|step| step.status.is_red()) {
         return Verdict {
             step: Some(bad.id.clone()),
@@ -226,6 +223,9 @@ fn verdict(
             expected: Some(bad.expected.clone()),
             ..Verdict::because(Kind::Fail, bad.got.clone())
         };
+    }
+    if let Some(why) = steps::undecided(case, record) {
+        return Verdict::because(Kind::Inconclusive, why);
     }
     let shown = [StepStatus::AsExpected, StepStatus::BrokenAsExpected];
     if !steps.iter().any(|step| shown.contains(&step.status) && step.checked) {

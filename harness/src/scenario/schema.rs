@@ -246,4 +246,13 @@ mod tests {
             assert!(!fits(&changed), "{to}");
         }
     }
+
+    #[test]
+    fn the_operations_that_are_known_by_name_exist() {
+        let all = schema_of::<Op>();
+        let named = crate::scenario::pins::LOOKING.into_iter().chain(crate::scenario::broken::COMPARING);
+        for name in named.chain(["dereg_mr", "gup_unpin", "rdma_write", "exit"]) {
+            assert!(all["properties"].get(name).is_some(), "{name}");
+        }
+    }
 }
