@@ -53,7 +53,7 @@ fn of(read: Read<'_>, within: Within<'_>, left: usize) -> Value {
 
 /// A result of an earlier step.
 fn handle() -> Value {
-    json!({"type": "string", "pattern": "^\\$[a-z0-9_]+$"})
+    json!({"type": "string", "pattern": "^\\$[A-Za-z0-9_.]+$"})
 }
 
 /// An enum: plain words, or each an object of its own.

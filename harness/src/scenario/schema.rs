@@ -163,44 +163,48 @@ mod tests {
                 ("items", schema, Value::Array(items)) => {
                     items.iter().find_map(|item| misfit(item, schema, root))
                 }
-                ("required", Value::Array(names), Value::Object(map)) => {
-                    let missing = names.iter().filter_map(Value::as_str).find(|name| !map.contains_key(*name));
-                    missing.and_then(|name| no(format!("{name} is missing")))
+                (_, _, Value::Object(map)) if MAPS.contains(&keyword.as_str()) => {
+                    misfit_of_map(map, keyword, wanted, schema, root)
                 }
-                ("minProperties", least, Value::Object(map)) if (map.len() as u64) < least.as_u64()? => {
-                    no("too few".into())
-                }
-                ("maxProperties", most, Value::Object(map)) if map.len() as u64 > most.as_u64()? => {
-                    no("too many".into())
-                }
-                ("properties", Value::Object(known), Value::Object(map)) => {
-                    map.iter().find_map(|(name, item)| misfit(item, known.get(name)?, root))
-                }
-                ("additionalProperties", other, Value::Object(map)) => {
-                    let known = schema.get("properties").and_then(Value::as_object);
-                    let mut more =
-                        map.iter().filter(|(name, _)| known.is_none_or(|all| !all.contains_key(*name)));
-                    more.find_map(|(name, item)| match other {
-                        Value::Bool(false) => no(format!("unknown {name}")),
-                        other => misfit(item, other, root),
-                    })
-                }
-                (
-                    "enum"
-                    | "pattern"
-                    | "items"
-                    | "required"
-                    | "minProperties"
-                    | "maxProperties"
-                    | "properties"
-                    | "additionalProperties"
-                    | "minimum"
-                    | "maximum",
-                    ..,
-                ) => None,
+                (known, ..) if WORDS.contains(&known) || MAPS.contains(&known) => None,
                 (other, ..) => panic!("a keyword nobody checks: {other}"),
             }
         })
+    }
+
+    /// Keywords about what an object has in it.
+    const MAPS: [&str; 5] =
+        ["required", "minProperties", "maxProperties", "properties", "additionalProperties"];
+    /// Keywords about other values, which say nothing where a value is of another kind.
+    const WORDS: [&str; 5] = ["enum", "pattern", "items", "minimum", "maximum"];
+
+    fn misfit_of_map(
+        map: &Map<String, Value>,
+        keyword: &str,
+        wanted: &Value,
+        schema: &Map<String, Value>,
+        root: &Value,
+    ) -> Option<String> {
+        let count = map.len() as u64;
+        let wrong = match (keyword, wanted) {
+            ("required", Value::Array(names)) => {
+                let missing = names.iter().filter_map(Value::as_str).find(|name| !map.contains_key(*name));
+                return missing.map(|name| format!("{name} is missing"));
+            }
+            ("minProperties", least) => count < least.as_u64()?,
+            ("maxProperties", most) => count > most.as_u64()?,
+            ("properties", Value::Object(known)) => {
+                return map.iter().find_map(|(name, item)| misfit(item, known.get(name)?, root));
+            }
+            ("additionalProperties", other) => {
+                let known = schema.get("properties").and_then(Value::as_object);
+                let mut more = map.iter().filter(|(name, _)| known.is_none_or(|all| !all.contains_key(*name)));
+                return more
+                    .find_map(|(name, item)| misfit(item, other, root).map(|why| format!("{name}: {why}")));
+            }
+            _ => false,
+        };
+        wrong.then(|| format!("{count} fields, {keyword} {wanted}"))
     }
 
     #[test]
