@@ -281,6 +281,7 @@ fn shown(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde::Deserialize;
 
     #[derive(Debug, Deserialize)]
@@ -320,6 +321,40 @@ mod tests {
         );
         assert!(fault("steps: [}\n").starts_with("f.yaml:1:9: "), "{}", fault("steps: [}\n"));
         assert!(fault("steps: []\nsteps: []\n").contains("duplicate"));
+    }
+
+    /// Any value that YAML and JSON both have, three deep.
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            "\\PC{0,12}".prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<bool>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("[a-z$#:-]{1,6}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_as_yaml_is_read_as_it_was(value in values()) {
+            let text = serde_yaml::to_string(&serde_json::json!({"top": value})).unwrap();
+            let read = Document { file: "f.yaml".into(), text }.parse().unwrap();
+            prop_assert_eq!(&read["top"], &value);
+        }
+
+        #[test]
+        fn no_text_makes_the_reader_fall_over(text in "[a-z0-9:{}\\[\\],&*#|>'\" \n-]{0,80}") {
+            let document = Document { file: "f.yaml".into(), text };
+            if let Err(error) = document.load::<Doc>() {
+                prop_assert!(error.is::<crate::outcome::BadInput>(), "{error}");
+                prop_assert!(error.to_string().starts_with("f.yaml:"), "{error}");
+            }
+        }
     }
 
     #[test]

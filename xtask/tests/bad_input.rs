@@ -76,17 +76,54 @@ fn a_check_tells_every_fault_and_needs_no_machine() {
     fs::write(&path, good).unwrap();
     let [name, second] = [&path, &other].map(|path| path.to_str().unwrap());
     check(&["scenario", "check", name], 0, &["1 scenarios, 1 cases, good"]);
-    fs::write(&path, good.replacen("pipe", "pype", 1).replacen("expect: ok}\n  -", "expect: ok}\n  -", 1))
-        .unwrap();
+    fs::write(&path, good.replacen("pipe", "pype", 1)).unwrap();
     fs::write(&other, good.replace("ok}", "okay}")).unwrap();
     let words =
         ["mine.yaml:6:", "did you mean `pipe`?", "other.yaml:6:", "other.yaml:7:", "did you mean `ok`?"];
     check(&["scenario", "check", name, second], 2, &words);
     check(&["scenario", "check", "no-such.yaml"], 2, &["cannot open the scenario no-such.yaml"]);
     check(&["scenario", "explain", "truncate/pined-by-rdma"], 2, &["did you mean `truncate/pinned-by-rdma`?"]);
+    check(&["scenario", "schema"], 0, &["\"$schema\"", "\"reg_mr\""]);
     let words = ["wait for `cut` (truncate of `other`)", "must come back: EINTR", "proves eintr: "];
     check(&["scenario", "explain", "truncate/pinned-by-rdma"], 0, &words);
     check(&["bench", "check", "--rounds", "2"], 0, &["read and checked in"]);
+}
+
+#[test]
+fn a_feature_is_declared_before_a_kernel_or_a_scenario_speaks_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/../kernel-configs/mainline-6.12/kernel.yaml");
+    let kernel = fs::read_to_string(ours).unwrap();
+    write("k/mine-6.12/kernel.yaml", &format!("{kernel}features: [odp]\n"));
+    write("s/contracts.yaml", "features: {odp: on-demand paging}\n");
+    let case = "about: a\nbecause: b\ncontracts: [mainline]\nneeds_features: [odp]\nactors: {a: {}}\nsteps: [{by: a, do: {pipe: {}}, expect: ok}]\n";
+    write("s/fast.yaml", case);
+    let (kernels, own) = (folder.path().join("k"), folder.path().join("s"));
+    let with = [
+        "--scenarios",
+        own.to_str().unwrap(),
+        "--kernels",
+        kernels.to_str().unwrap(),
+        "run",
+        "fast",
+        "--dry-run",
+    ];
+    let run = |kernel: &'static str| [&with[..], &["--kernel", kernel]].concat();
+    check(&run("mine-6.12"), 0, &["mine-6.12        fast"]);
+    let cache = tempfile::tempdir().unwrap();
+    let (code, text) = outcome(&holdfast(cache.path(), &run("mainline-6.12")).output().unwrap());
+    assert!(code == 0 && !text.contains("fast"), "ruled out by plan: {text}");
+    write("k/mine-6.12/kernel.yaml", &format!("{kernel}features: [opd]\n"));
+    check(
+        &run("mine-6.12"),
+        2,
+        &["mine-6.12/kernel.yaml:12:12: features: unknown feature `opd`; did you mean `odp`?"],
+    );
 }
 
 #[test]

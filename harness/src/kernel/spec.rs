@@ -294,6 +294,7 @@ mod tests {
         check("fragments", "fragmnets", "7:1", "did you mean `fragments`?");
         check("contract: mainline\n", "", "1:1", "missing field `contract`");
         check("tinyconfig", "tinyconfg", "6:7", "did you mean `tinyconfig`?");
+        check("fragments: [base]", "fragments: [base]\nfeatrues: [odp]", "8:1", "did you mean `features`?");
         check("debian", "debain", "4:5", "did you mean `debian`?");
         check("[base]", "[base, rmda]", "7:19", "did you mean `rdma`?");
         check("  - debian: linux-source-6.12\n  ", "  -", "4:6", "exactly one of `debian` and `git`");

@@ -35,7 +35,7 @@ pub struct Broken {
 pub(super) const ORACLE: &str = "oracle/";
 
 /// Operations that compare bytes: they show a breakage by `differs` and by nothing else.
-const COMPARING: [&str; 3] = ["compare", "rdma_read", "gup_read"];
+pub(super) const COMPARING: [&str; 3] = ["compare", "rdma_read", "gup_read"];
 
 /// All that is declared broken under a contract, clauses and oracles.
 fn declared<'a>(scenario: &'a Scenario, under: &Under<'_>) -> BTreeMap<&'a str, &'a Break> {

@@ -43,11 +43,9 @@ pub(super) struct Form {
     include: Vec<String>,
     /// Files that are made, filled and proved DAX before the first step.
     #[serde(default)]
-    #[schemars(schema_with = "schema::files")]
     pub(super) files: BTreeMap<String, FileSetup>,
     /// Processes that are started before the first step.
     #[serde(default)]
-    #[schemars(schema_with = "schema::actors")]
     pub(super) actors: BTreeMap<String, ActorSetup>,
     /// What is done, in order.
     #[expect(dead_code, reason = "that it is a list is checked here, what is in it elsewhere")]
@@ -117,7 +115,6 @@ pub(super) struct TogetherEntry {
     pub(super) id: String,
     pub(super) by: String,
     #[serde(rename = "do")]
-    #[schemars(schema_with = "schema::op")]
     pub(super) issue: Op,
 }
 
@@ -133,11 +130,9 @@ pub(super) struct StepForm {
     pub(super) by: Option<String>,
     /// Issue an operation and wait for it.
     #[serde(default, rename = "do")]
-    #[schemars(schema_with = "schema::op")]
     pub(super) issue: Option<Op>,
     /// Issue an operation and go on.
     #[serde(default)]
-    #[schemars(schema_with = "schema::op")]
     pub(super) start: Option<Op>,
     /// Do what the contract calls by this phrase.
     #[serde(default, rename = "use")]

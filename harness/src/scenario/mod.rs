@@ -16,7 +16,6 @@ mod matrix;
 mod names;
 mod outcomes;
 mod pins;
-mod probe;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -153,7 +152,6 @@ pub enum Action {
 #[serde(deny_unknown_fields)]
 pub struct Ending {
     /// `fail`, `kernel-bug`, `timeout` or `lost`.
-    #[schemars(schema_with = "schema::kind")]
     pub verdict: Kind,
     /// The step, or the oracle as `oracle/NAME`, of a fail or timeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,14 +2,11 @@
 //! The JSON Schema of a scenario, for editors: the form with its words for people, the operations as the
 //! protocol reads them. What a schema cannot say (names, handles, twins) `scenario check` does.
 
-use holdfast_protocol::{ActorSetup, FileSetup, Op};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::expect::Expect;
 use super::form::{BrokenForm, Form, StepForm, TogetherForm};
-use super::probe::schema_of;
-use crate::outcome::Kind;
 
 /// The schema, as `cargo xtask scenario schema` prints it.
 #[must_use]
@@ -32,7 +29,8 @@ fn parameters(schema: &mut Value, wrap: bool) {
                 all.iter_mut().for_each(|(name, one)| parameters(one, name != "matrix"));
             }
             ("items" | "additionalProperties", one) => parameters(one, true),
-            ("anyOf" | "oneOf", Value::Array(all)) => all.iter_mut().for_each(|one| parameters(one, false)),
+            ("anyOf", Value::Array(all)) => all.iter_mut().for_each(|one| parameters(one, wrap)),
+            ("oneOf", Value::Array(all)) => all.iter_mut().for_each(|one| parameters(one, false)),
             _ => {}
         }
     }
@@ -41,7 +39,11 @@ fn parameters(schema: &mut Value, wrap: bool) {
         Some(Value::Array(kinds)) => kinds.iter().filter_map(Value::as_str).collect(),
         kind => kind.and_then(Value::as_str).into_iter().collect(),
     };
-    let plain = map.contains_key("enum") || kinds.iter().any(|kind| ["integer", "boolean"].contains(kind));
+    // Words that are explained one by one.
+    let words = map.get("oneOf").and_then(Value::as_array);
+    let words = words.is_some_and(|all| all.iter().all(|one| one.get("const").is_some()));
+    let plain =
+        words || map.contains_key("enum") || kinds.iter().any(|kind| ["integer", "boolean"].contains(kind));
     if wrap && plain {
         let mut outer = Map::new();
         if let Some(about) = map.remove("description") {
@@ -55,21 +57,6 @@ fn parameters(schema: &mut Value, wrap: bool) {
 
 fn known(value: Value) -> Schema {
     Schema::try_from(value).unwrap_or_default()
-}
-
-/// An operation.
-pub(super) fn op(_: &mut SchemaGenerator) -> Schema {
-    known(schema_of::<Op>())
-}
-
-/// Declared files by name.
-pub(super) fn files(_: &mut SchemaGenerator) -> Schema {
-    known(json!({"type": "object", "additionalProperties": schema_of::<FileSetup>()}))
-}
-
-/// Actors by name.
-pub(super) fn actors(_: &mut SchemaGenerator) -> Schema {
-    known(json!({"type": "object", "additionalProperties": schema_of::<ActorSetup>()}))
 }
 
 /// By contract and clause a reason, or a reason and what shows the breakage.
@@ -108,43 +95,34 @@ impl JsonSchema for Expect {
     }
 }
 
-/// A verdict.
-pub(super) fn kind(_: &mut SchemaGenerator) -> Schema {
-    known(schema_of::<Kind>())
-}
-
 #[cfg(test)]
 mod tests {
+    use holdfast_protocol::Op;
+
     use super::*;
     use crate::scenario::files_of;
     use crate::yaml::Document;
 
-    fn validator() -> jsonschema::Validator {
-        jsonschema::validator_for(&schema()).unwrap()
-    }
-
     #[test]
     fn every_scenario_of_the_repository_fits() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
-        let validator = validator();
+        let schema = jsonschema::validator_for(&schema()).unwrap();
         let files = files_of(&folder).unwrap();
         assert!(files.len() > 20);
         for file in files {
             let value = Document::read(&file).unwrap().parse().unwrap();
-            let wrong: Vec<String> = validator
-                .iter_errors(&value)
-                .map(|error| format!("{error} at {}", error.instance_path()))
-                .collect();
-            assert!(wrong.is_empty(), "{}: {}", file.display(), wrong.join("\n"));
+            let wrong = schema.iter_errors(&value).next();
+            assert!(wrong.is_none(), "{}: {}", file.display(), wrong.unwrap());
         }
     }
 
     #[test]
     fn a_broken_scenario_does_not() {
         let good = "about: a\nbecause: b\ncontracts: [c]\nactors: {a: {rdma: true}}\nfiles: {f: {on: $fs, size_kib: $n, pattern: 1}}\nsteps:\n  - {by: a, do: {mmap: {len_kib: $n, flags: [MAP_SHARED]}}, within_ms: 5, expect: ok}\n  - {repeat: 2, steps: [{by: a, use: opt-in, with: {fd: $fd}}]}\n  - together: [{id: x, by: a, do: {pipe: {}}}, {id: y, by: b, do: {pipe: {}}}]\nexpect_broken: {c: {d: reason, e: {reason: r, as: differs}}}\n";
-        let validator = validator();
+        let schema = jsonschema::validator_for(&schema()).unwrap();
         let fits = |text: &str| {
-            validator.is_valid(&Document { file: "s.yaml".into(), text: text.into() }.parse().unwrap())
+            let value = Document { file: "s.yaml".into(), text: text.into() }.parse().unwrap();
+            schema.is_valid(&value)
         };
         assert!(fits(good));
         let table = [
@@ -166,6 +144,15 @@ mod tests {
             let changed = good.replacen(from, to, 1);
             assert_ne!(changed, good, "{from}");
             assert!(!fits(&changed), "{to}");
+        }
+    }
+
+    #[test]
+    fn the_operations_that_are_known_by_name_exist() {
+        let all = schemars::schema_for!(Op).to_value().to_string();
+        let named = crate::scenario::pins::LOOKING.into_iter().chain(crate::scenario::broken::COMPARING);
+        for name in named.chain(["dereg_mr", "gup_unpin", "rdma_write", "exit"]) {
+            assert!(all.contains(&format!("\"{name}\"")), "{name}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 mod broken;
 mod groups;
+mod page;
 mod phrases;
 mod pins;
 mod words;

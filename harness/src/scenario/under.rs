@@ -127,6 +127,10 @@ pub fn steps(scenario: &Scenario, under: &Under<'_>) -> Vec<PlannedStep> {
         }
         steps.extend(seen.written_out(step, planned, under));
     }
+    // A twin may come later, so that only now it is known what stands for it.
+    for step in &mut steps {
+        step.twin = step.twin.take().map(|id| seen.last.get(id.as_str()).cloned().unwrap_or(id));
+    }
     steps
 }
 
@@ -146,7 +150,7 @@ impl<'a> Seen<'a> {
             not_after_ms: step.not_after_ms,
             after: step.after.as_ref().filter(|id| !gone(id)).map(named),
             proves,
-            twin: step.twin.as_ref().map(named),
+            twin: step.twin.clone(),
             excluded: self.excluded(step, under),
             broken: None,
             phrase: None,

@@ -77,6 +77,9 @@ fn a_declaration_that_nothing_could_show_is_refused() {
             .contains("step `#9` expects `ok`, which has no plain opposite: say `{reason: .., as: OUTCOME}`"),
         "{message}"
     );
+    let two = declared("{unguarded: {blocks: r}}").replace("proves: [blocks]", "proves: [blocks, pins-work]");
+    let message = load(&two).unwrap_err().to_string();
+    assert!(message.contains("step `#8` proves `pins-work` too, which is to hold"), "{message}");
     let same = declared("{mainline: {longterm-refused: {reason: r, as: EOPNOTSUPP}}}");
     let message = load(&same).unwrap_err().to_string();
     assert!(message.contains("`EOPNOTSUPP` would not show it: step `mr` expects that"), "{message}");

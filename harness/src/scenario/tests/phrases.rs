@@ -82,6 +82,14 @@ fn a_phrase_that_is_nothing_is_not_missed() {
 }
 
 #[test]
+fn a_twin_that_is_several_operations_is_the_last_of_them() {
+    let later = CASE.replace("expect: ok, proves: [opted]}", "expect: EBUSY, proves: [opted], twin: good}\n  - {id: good, by: a, use: opt-in, with: {fd: $fd, size: 4}, expect: ok}")
+        .replace(", needs: [opt]", "");
+    let twins: Vec<Option<String>> = planned(&later, "mine").into_iter().map(|step| step.twin).collect();
+    assert_eq!(twins[1..3], [None, Some("good.2".to_owned())]);
+}
+
+#[test]
 fn a_mistake_in_a_phrase_has_its_place() {
     let table = [
         (
