@@ -109,6 +109,8 @@ pub(super) fn uses(op: &Op) -> Uses<'_> {
         | Op::Connect(_)
         | Op::RdmaWrite(_)
         | Op::RdmaRead(_)
+        | Op::RdmaSend(_)
+        | Op::RdmaReceive(_)
         | Op::UverbsFd(_)
         | Op::RdmaClose(_) => of_rdma(op),
         Op::LinkDelete(_) | Op::LinkAdd(_) => none,
@@ -240,6 +242,8 @@ fn of_rdma(op: &Op) -> Uses<'_> {
         Op::Connect(op) => Uses { actor: Some(&op.to), ..rdma },
         Op::RdmaWrite(op) => Uses { handles: vec![(&op.mr, Thing::Region)], foreign: true, ..rdma },
         Op::RdmaRead(op) => Uses { handles: vec![(&op.mr, Thing::Region)], foreign: true, ..rdma },
+        Op::RdmaSend(op) => Uses { actor: Some(&op.to), ..rdma },
+        Op::RdmaReceive(op) => Uses { actor: Some(&op.from), handles: vec![(&op.mr, Thing::Region)], ..rdma },
         Op::UverbsFd(_) => Uses { result: Some(Thing::Descriptor), ..rdma },
         _ => rdma,
     }
