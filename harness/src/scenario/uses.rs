@@ -151,7 +151,12 @@ fn of_files(op: &Op) -> Uses<'_> {
             fault: either(op.file.is_some(), op.fd.is_some(), "give either `file` or `fd`"),
             ..none
         },
-        Op::Fallocate(op) => on_file(&op.file),
+        Op::Fallocate(op) => Uses {
+            files: op.file.iter().map(String::as_str).collect(),
+            handles: op.fd.iter().map(|fd| (fd, Descriptor)).collect(),
+            fault: either(op.file.is_some(), op.fd.is_some(), "give either `file` or `fd`"),
+            ..none
+        },
         Op::Cut(op) => on_file(&op.file),
         Op::Size(op) => on_file(&op.file),
         Op::Compare(op) => Uses {
