@@ -86,7 +86,8 @@ impl JsonSchema for Expect {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let one = r"(ok( \d+)?|E[A-Z0-9]+|[A-Z_]+_ERR|TIMEOUT|differs|blocks|killed SIG\S+|exited \d+|[a-z_]+( \S+)*)";
+        let one =
+            r"(ok( \d+)?|E[A-Z0-9]+|[A-Z_]+_ERR|TIMEOUT|differs|blocks|killed SIG\S+|exited \d+|[a-z_]+( .*)?)";
         known(json!({
             "type": "string",
             "description": "ok, ok NUMBER, an errno, differs, blocks, killed SIGNAL, exited NUMBER; or `one of: A, B`.",

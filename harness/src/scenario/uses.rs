@@ -109,6 +109,8 @@ pub(super) fn uses(op: &Op) -> Uses<'_> {
         | Op::Connect(_)
         | Op::RdmaWrite(_)
         | Op::RdmaRead(_)
+        | Op::RdmaSend(_)
+        | Op::RdmaReceive(_)
         | Op::UverbsFd(_)
         | Op::RdmaClose(_) => of_rdma(op),
         Op::LinkDelete(_) | Op::LinkAdd(_) => none,
@@ -149,7 +151,12 @@ fn of_files(op: &Op) -> Uses<'_> {
             fault: either(op.file.is_some(), op.fd.is_some(), "give either `file` or `fd`"),
             ..none
         },
-        Op::Fallocate(op) => on_file(&op.file),
+        Op::Fallocate(op) => Uses {
+            files: op.file.iter().map(String::as_str).collect(),
+            handles: op.fd.iter().map(|fd| (fd, Descriptor)).collect(),
+            fault: either(op.file.is_some(), op.fd.is_some(), "give either `file` or `fd`"),
+            ..none
+        },
         Op::Cut(op) => on_file(&op.file),
         Op::Size(op) => on_file(&op.file),
         Op::Compare(op) => Uses {
@@ -240,6 +247,8 @@ fn of_rdma(op: &Op) -> Uses<'_> {
         Op::Connect(op) => Uses { actor: Some(&op.to), ..rdma },
         Op::RdmaWrite(op) => Uses { handles: vec![(&op.mr, Thing::Region)], foreign: true, ..rdma },
         Op::RdmaRead(op) => Uses { handles: vec![(&op.mr, Thing::Region)], foreign: true, ..rdma },
+        Op::RdmaSend(op) => Uses { actor: Some(&op.to), ..rdma },
+        Op::RdmaReceive(op) => Uses { actor: Some(&op.from), handles: vec![(&op.mr, Thing::Region)], ..rdma },
         Op::UverbsFd(_) => Uses { result: Some(Thing::Descriptor), ..rdma },
         _ => rdma,
     }

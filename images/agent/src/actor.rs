@@ -288,6 +288,8 @@ impl Actor {
             Op::DeregMr(op) => rdma::dereg_mr(self, &op),
             Op::RdmaWrite(op) => rdma::write(self, aid, &op),
             Op::RdmaRead(op) => rdma::read(self, aid, &op),
+            Op::RdmaSend(op) => rdma::send(self, &op),
+            Op::RdmaReceive(op) => rdma::receive(self, &op),
             Op::UverbsFd(_) => rdma::uverbs_fd(self),
             Op::RdmaClose(_) => rdma::close(self),
             Op::LinkDelete(_) => rdma::link_delete(self),

@@ -214,38 +214,22 @@ static int64_t hf_now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/*
- * One RDMA WRITE or READ, then its completion. 0 with the ibv_wc_status in *status, an errno when
- * the request could not be posted or polled for, ETIMEDOUT when no completion came.
- */
-int hf_transfer(struct hf_device *device, struct ibv_qp *qp, int is_read, void *local, uint32_t lkey,
-		uint32_t length, uint64_t remote, uint32_t rkey, int64_t timeout_ms, int *status)
+/* The id of the last request; a late completion of one that timed out earlier is passed over by it. */
+static uint64_t hf_last_id;
+
+/* Waits for a request's completion: 0 with the ibv_wc_status, ETIMEDOUT when none came. */
+static int hf_complete(struct hf_device *device, uint64_t id, int64_t timeout_ms, int *status)
 {
-	static uint64_t last_id;
-	struct ibv_sge sge = { .addr = (uintptr_t)local, .length = length, .lkey = lkey };
-	struct ibv_send_wr request = {
-		.wr_id = ++last_id,
-		.sg_list = &sge,
-		.num_sge = 1,
-		.opcode = is_read ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE,
-		.send_flags = IBV_SEND_SIGNALED,
-		.wr.rdma = { .remote_addr = remote, .rkey = rkey },
-	};
 	const struct timespec step = { .tv_nsec = HF_POLL_STEP_NS };
 	int64_t last_ms = hf_now_ms();
-	struct ibv_send_wr *bad = NULL;
 	struct ibv_wc wc;
-	int err = ibv_post_send(qp, &request, &bad);
 
-	if (err)
-		return err;
 	for (;;) {
 		int n = ibv_poll_cq(device->cq, 1, &wc);
 
 		if (n < 0)
 			return EIO;
-		/* A late completion of a request that timed out earlier is passed over. */
-		if (n == 1 && wc.wr_id == request.wr_id) {
+		if (n == 1 && wc.wr_id == id) {
 			*status = (int)wc.status;
 			return 0;
 		}
@@ -259,4 +243,42 @@ int hf_transfer(struct hf_device *device, struct ibv_qp *qp, int is_read, void *
 			nanosleep(&step, NULL);
 		}
 	}
+}
+
+/*
+ * One SEND, RDMA WRITE or READ (HF_SEND and so on), then its completion. 0 with the ibv_wc_status in *status,
+ * an errno when the request could not be posted or polled for, ETIMEDOUT when no completion came.
+ */
+int hf_transfer(struct hf_device *device, struct ibv_qp *qp, int kind, void *local, uint32_t lkey,
+		uint32_t length, uint64_t remote, uint32_t rkey, int64_t timeout_ms, int *status)
+{
+	static const enum ibv_wr_opcode opcodes[] = { IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ, IBV_WR_SEND };
+	struct ibv_sge sge = { .addr = (uintptr_t)local, .length = length, .lkey = lkey };
+	struct ibv_send_wr request = {
+		.wr_id = ++hf_last_id,
+		.sg_list = &sge,
+		.num_sge = 1,
+		.opcode = opcodes[kind],
+		.send_flags = IBV_SEND_SIGNALED,
+		.wr.rdma = { .remote_addr = remote, .rkey = rkey },
+	};
+	struct ibv_send_wr *bad = NULL;
+	int err = ibv_post_send(qp, &request, &bad);
+
+	return err ? err : hf_complete(device, request.wr_id, timeout_ms, status);
+}
+
+/* One RECEIVE into a part of a region of ours, then its completion; otherwise as hf_transfer(). */
+int hf_receive(struct hf_device *device, struct ibv_qp *qp, struct ibv_mr *mr, uint64_t offset, uint32_t length,
+	       int64_t timeout_ms, int *status)
+{
+	struct ibv_sge sge = { .addr = (uintptr_t)mr->addr + offset, .length = length, .lkey = mr->lkey };
+	struct ibv_recv_wr request = { .wr_id = ++hf_last_id, .sg_list = &sge, .num_sge = 1 };
+	struct ibv_recv_wr *bad = NULL;
+	int err;
+
+	if (offset > mr->length || length > mr->length - offset)
+		return EFAULT;
+	err = ibv_post_recv(qp, &request, &bad);
+	return err ? err : hf_complete(device, request.wr_id, timeout_ms, status);
 }

@@ -58,12 +58,21 @@ unsafe extern "C" {
     fn hf_transfer(
         device: *mut RawDevice,
         qp: *mut RawPair,
-        is_read: c_int,
+        kind: c_int,
         local: *mut u8,
         lkey: u32,
         length: u32,
         remote: u64,
         rkey: u32,
+        timeout_ms: i64,
+        status: *mut c_int,
+    ) -> c_int;
+    fn hf_receive(
+        device: *mut RawDevice,
+        qp: *mut RawPair,
+        mr: *mut RawRegion,
+        offset: u64,
+        length: u32,
         timeout_ms: i64,
         status: *mut c_int,
     ) -> c_int;
@@ -92,13 +101,15 @@ pub(crate) struct QueuePair {
     pub(crate) number: u32,
 }
 
-/// Which way the bytes go, seen from this process.
+/// Which way the bytes go, seen from this process; numbered as in `verbs.c`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     /// RDMA WRITE.
-    Write,
+    Write = 0,
     /// RDMA READ.
-    Read,
+    Read = 1,
+    /// SEND, for which no region of the peer is named.
+    Send = 2,
 }
 
 /// The remote end of a transfer.
@@ -206,7 +217,7 @@ impl Device {
             hf_transfer(
                 self.0,
                 pair.raw,
-                c_int::from(direction == Direction::Read),
+                direction as c_int,
                 map.start(),
                 region.lkey,
                 len,
@@ -216,11 +227,34 @@ impl Device {
                 &raw mut status,
             )
         };
-        match check(result) {
-            Ok(()) => Ok(status_name(status)),
-            Err(Errno::ETIMEDOUT) => Ok("TIMEOUT".to_owned()),
-            Err(errno) => Err(errno),
-        }
+        completed(result, status)
+    }
+
+    /// Receives what a peer sends into a part of a region of ours, and the name of the completion's status.
+    ///
+    /// # Errors
+    /// The errno of posting it; EFAULT when the part is not within the region.
+    pub(crate) fn receive(
+        &self,
+        pair: &QueuePair,
+        region: &Region,
+        at: u64,
+        len: u32,
+    ) -> Result<String, Errno> {
+        let mut status: c_int = -1;
+        // SAFETY: device, pair and region are live handles of libibverbs, which checks the part.
+        let result =
+            unsafe { hf_receive(self.0, pair.raw, region.raw, at, len, TRANSFER_TIMEOUT_MS, &raw mut status) };
+        completed(result, status)
+    }
+}
+
+/// The name of a completion's status.
+fn completed(result: c_int, status: c_int) -> Result<String, Errno> {
+    match check(result) {
+        Ok(()) => Ok(status_name(status)),
+        Err(Errno::ETIMEDOUT) => Ok("TIMEOUT".to_owned()),
+        Err(errno) => Err(errno),
     }
 }
 

@@ -98,13 +98,22 @@ fn fallocate_flags(modes: &[FallocateMode]) -> FallocateFlags {
     modes.iter().map(bit).collect()
 }
 
-/// fallocate(2) through a descriptor of its own.
+/// fallocate(2), through a descriptor of its own unless the step gives one.
 pub(crate) fn fallocate(actor: &Actor, op: &Fallocate) -> Result<Done, Stop> {
     let (at, len) = (bytes(op.at_kib)?.cast_signed(), bytes(op.len_kib)?.cast_signed());
     let flags = fallocate_flags(&op.mode);
-    let path = &declared(actor, &op.file)?.path;
-    let fd = open_path(path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
-    exposed(|| fallocate_fd(&fd, flags, at, len))?;
+    match (&op.file, &op.fd) {
+        (Some(file), None) => {
+            let path = &declared(actor, file)?.path;
+            let fd = exposed(|| open_path(path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()))?;
+            exposed(|| fallocate_fd(&fd, flags, at, len))?;
+        }
+        (None, Some(fd)) => {
+            let fd = actor.fd(fd)?;
+            exposed(|| fallocate_fd(fd, flags, at, len))?;
+        }
+        _ => return Err(not_issued("fallocate wants either a file or a descriptor")),
+    }
     Ok(Done::default())
 }
 
@@ -114,7 +123,8 @@ pub(crate) fn cut(actor: &Actor, op: Cut) -> Result<Done, Stop> {
         CutHow::Truncate => truncate(actor, &Truncate { file: Some(op.file), fd: None, size_kib: op.at_kib }),
         CutHow::Punch => {
             let mode = vec![FallocateMode::PUNCH_HOLE, FallocateMode::KEEP_SIZE];
-            fallocate(actor, &Fallocate { file: op.file, mode, at_kib: op.at_kib, len_kib: op.len_kib })
+            let (at_kib, len_kib) = (op.at_kib, op.len_kib);
+            fallocate(actor, &Fallocate { file: Some(op.file), fd: None, mode, at_kib, len_kib })
         }
     }
 }

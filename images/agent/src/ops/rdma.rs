@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Memory regions and transfers between actors.
 
-use holdfast_protocol::op::{DeregMr, RdmaRead, RdmaWrite, RegMr};
-use holdfast_protocol::{Access, Outcome, pattern_byte};
+use holdfast_protocol::op::{DeregMr, RdmaRead, RdmaReceive, RdmaSend, RdmaWrite, RegMr};
+use holdfast_protocol::{Access, Handle, Outcome, pattern_byte};
 
-use super::{differs, length};
+use super::{bytes, differs, length};
 use crate::actor::{Actor, Done, Stop, Thing, not_issued, wrong_thing};
 use crate::boot::rdma_link::NETDEV;
 use crate::netlink;
 use crate::sys::Mapping;
-use crate::verbs::{Direction, Remote};
+use crate::verbs::{Direction, Region, Remote};
 use crate::wire::{Aid, More, PairEnd, RemoteRegion};
 
 /// IBV_ACCESS_LOCAL_WRITE, what the local side of a read needs.
@@ -45,12 +45,16 @@ pub(crate) fn reg_mr(actor: &Actor, op: &RegMr) -> Result<Done, Stop> {
     Ok(Done { more: More::Region(public), thing: Some(Thing::Region(region)), ..Done::default() })
 }
 
+fn region(actor: &Actor, handle: &Handle) -> Result<Region, Stop> {
+    match actor.things.borrow().get(handle.id()) {
+        Some(Thing::Region(region)) => Ok(*region),
+        other => Err(wrong_thing(handle, other, "memory region")),
+    }
+}
+
 /// ibv_dereg_mr(3).
 pub(crate) fn dereg_mr(actor: &Actor, op: &DeregMr) -> Result<Done, Stop> {
-    let region = match actor.things.borrow().get(op.mr.id()) {
-        Some(Thing::Region(region)) => *region,
-        other => return Err(wrong_thing(&op.mr, other, "memory region")),
-    };
+    let region = region(actor, &op.mr)?;
     actor.forget(&op.mr);
     region.deregister()?;
     Ok(Done::default())
@@ -151,23 +155,56 @@ fn buffer(len: usize, byte: impl Fn(u64) -> u8) -> Result<Mapping, Stop> {
     Ok(local)
 }
 
-/// Registers the local buffer, transfers, lets go of the region: no pin of ours stays behind.
+/// SEND of a pattern.
+pub(crate) fn send(actor: &Actor, op: &RdmaSend) -> Result<Done, Stop> {
+    let local = buffer(length(op.len_kib)?, |offset| pattern_byte(op.pattern, offset))?;
+    let sent = post(actor, &op.to, Direction::Send, local, Remote { address: 0, rkey: 0 });
+    local.unmap()?;
+    sent.map(|()| Done::default())
+}
+
+/// RECEIVE into a region of ours.
+pub(crate) fn receive(actor: &Actor, op: &RdmaReceive) -> Result<Done, Stop> {
+    let (region, at) = (region(actor, &op.mr)?, bytes(op.at_kib)?);
+    let len = u32::try_from(bytes(op.len_kib)?).map_err(|_| not_issued(TOO_LONG))?;
+    let pairs = actor.pairs.borrow();
+    let (pair, _) = pairs.get(&op.from).ok_or_else(|| not_connected(actor, &op.from))?;
+    finished(&actor.device()?.receive(pair, &region, at, len)?)
+}
+
+/// What a completion's status comes to.
+fn finished(status: &str) -> Result<Done, Stop> {
+    match status {
+        "SUCCESS" => Ok(Done::default()),
+        status => Err(Stop(Outcome::Completion(status.to_owned()))),
+    }
+}
+
+/// Why a length does not fit into a request.
+const TOO_LONG: &str = "a transfer is shorter than 4 GiB";
+
+fn not_connected(actor: &Actor, peer: &str) -> Stop {
+    not_issued(format!("{} is not connected to {peer}", actor.name.borrow()))
+}
+
+/// A transfer between the local buffer and the region that the session names.
 fn transfer(actor: &Actor, aid: &Aid, direction: Direction, local: Mapping, at: u64) -> Result<(), Stop> {
     let target = aid.region.as_ref().ok_or_else(|| not_issued("that memory region was never registered"))?;
+    let remote = Remote { address: target.address.wrapping_add(at), rkey: target.rkey };
+    post(actor, &target.owner, direction, local, remote)
+}
+
+/// Registers the local buffer, transfers, lets go of the region: no pin of ours stays behind.
+fn post(actor: &Actor, peer: &str, direction: Direction, local: Mapping, remote: Remote) -> Result<(), Stop> {
     let device = actor.device()?;
     let pairs = actor.pairs.borrow();
-    let (pair, _) = pairs
-        .get(&target.owner)
-        .ok_or_else(|| not_issued(format!("{} is not connected to {}", actor.name.borrow(), target.owner)))?;
-    let len = u32::try_from(local.len()).map_err(|_| not_issued("a transfer is shorter than 4 GiB"))?;
-    let remote = Remote { address: target.address.wrapping_add(at), rkey: target.rkey };
+    let (pair, _) = pairs.get(peer).ok_or_else(|| not_connected(actor, peer))?;
+    let len = u32::try_from(local.len()).map_err(|_| not_issued(TOO_LONG))?;
     let region = device.register(local, LOCAL_WRITE)?;
     let status = device.transfer(pair, direction, (local, &region), len, remote);
     let let_go = region.deregister();
-    match status?.as_str() {
-        "SUCCESS" => Ok(let_go?),
-        status => Err(Stop(Outcome::Completion(status.to_owned()))),
-    }
+    finished(&status?)?;
+    Ok(let_go?)
 }
 
 #[cfg(test)]

@@ -37,8 +37,13 @@ fn the_size_of_a_file_is_what_the_calls_made_it() {
     assert_eq!(guest.act("cut", "owner", cut(CutHow::Truncate, 8)), OK);
     assert_eq!(guest.act("cut size", "owner", size()), Outcome::Returned(8192));
     assert_eq!(guest.act("short", "owner", compare(7)), guest.act("hole again", "owner", compare(7)));
-    let grow =
-        op::Fallocate { file: "data".to_owned(), mode: vec![FallocateMode::KEEP_SIZE], at_kib: 8, len_kib: 8 };
+    let grow = op::Fallocate {
+        file: Some("data".to_owned()),
+        fd: None,
+        mode: vec![FallocateMode::KEEP_SIZE],
+        at_kib: 8,
+        len_kib: 8,
+    };
     assert_eq!(guest.act("grow", "owner", grow), OK);
     let truncate = op::Truncate { file: Some("data".to_owned()), fd: None, size_kib: 0 };
     assert_eq!(guest.act("empty", "owner", truncate), OK);

@@ -99,6 +99,9 @@ fn a_child_sends_and_receives_for_itself() {
     number(&guest.act("two", "other", do_(r#"{"receive_fd": {"from": "owner"}}"#)));
     let none = guest.issue("none", "other", do_(r#"{"receive_fd": {"from": "owner"}}"#), WATCH_MS);
     assert!(matches!(none, Outcome::Blocked { .. }), "{none:?}");
+    // The child has no part in its parent's sockets: with the parent the other end is gone.
+    assert_eq!(guest.act("exit", "owner", op::Exit { code: 0 }), Outcome::Exited(0));
+    assert_eq!(guest.collect("none"), Outcome::Errno(42), "ENOMSG: the end of the stream");
 }
 
 #[test]
@@ -107,8 +110,12 @@ fn what_execve_leaves_is_what_the_kernel_leaves() {
     number(&guest.act("fd", "owner", open_rw()));
     let shut = do_(r#"{"open": {"file": "victim", "flags": ["O_RDONLY", "O_CLOEXEC"]}}"#);
     number(&guest.act("shut", "owner", shut));
+    number(&guest.act("third", "owner", do_(r#"{"dup": {"fd": "$fd"}}"#)));
+    let onto = do_(r#"{"dup3": {"fd": "$fd", "onto": "$third"}}"#);
+    assert!(matches!(guest.act("onto", "owner", onto), Outcome::Returned(_)));
     assert_eq!(guest.act("map", "owner", map("fd")), OK);
     assert_eq!(guest.act("exec", "owner", op::Execve {}), OK);
+    assert!(is_not_issued(&guest.act("dup3", "owner", do_(r#"{"dup": {"fd": "$third"}}"#)), "$third"));
     assert!(matches!(guest.act("dup", "owner", do_(r#"{"dup": {"fd": "$fd"}}"#)), Outcome::Returned(_)));
     assert!(is_not_issued(&guest.act("gone", "owner", do_(r#"{"dup": {"fd": "$shut"}}"#)), "$shut"));
     assert!(is_not_issued(&guest.act("unmapped", "owner", do_(r#"{"munmap": {"map": "$map"}}"#)), "$map"));

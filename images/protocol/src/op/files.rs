@@ -56,10 +56,15 @@ arguments! {
         size_kib: u64,
     }
 
-    /// fallocate(2) on a declared file, through a descriptor of the call's own.
+    /// fallocate(2), on a named file through a descriptor of the call's own, whose open(2) for writing breaks
+    /// a read lease by itself.
     Fallocate {
         /// The declared file.
-        file: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<String>,
+        /// Or a descriptor.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fd: Option<Handle>,
         /// FALLOC_FL_* flags; none means preallocation.
         #[serde(default)]
         mode: Vec<FallocateMode>,

@@ -33,7 +33,10 @@ pub use process::{
     DropCaps, Execve, Exit, Fork, Kill, ReceiveFd, Rlimit, SendFd, SetGroup, Setuid, Violate, Wait,
 };
 pub use raw::{Arg, Buffer, Fcntl, Hex, Ioctl, MAX_RAW_BYTES, Syscall};
-pub use rdma::{Connect, DeregMr, LinkAdd, LinkDelete, RdmaClose, RdmaRead, RdmaWrite, RegMr, UverbsFd};
+pub use rdma::{
+    Connect, DeregMr, LinkAdd, LinkDelete, RdmaClose, RdmaRead, RdmaReceive, RdmaSend, RdmaWrite, RegMr,
+    UverbsFd,
+};
 
 /// Argument structures: what all of them have in common is said once.
 macro_rules! arguments {
@@ -85,7 +88,8 @@ operations! {
     // Processes.
     Kill, Exit, Wait, SetGroup, Fork, Execve, Setuid, DropCaps, Rlimit, SendFd, ReceiveFd, Violate,
     // RDMA.
-    RegMr, DeregMr, Connect, RdmaWrite, RdmaRead, UverbsFd, RdmaClose, LinkDelete, LinkAdd,
+    RegMr, DeregMr, Connect, RdmaWrite, RdmaRead, RdmaSend, RdmaReceive, UverbsFd, RdmaClose,
+    LinkDelete, LinkAdd,
     // Other holds on pages.
     GupPin, GupRead, GupUnpin, Pipe, Vmsplice, ClosePipe, Uring, UringRegister, UringUnregister,
     // What can be seen.

@@ -50,6 +50,28 @@ arguments! {
         pattern: u8,
     }
 
+    /// SEND of a pattern, whose offsets begin at 0, to another actor that is in [`RdmaReceive`].
+    RdmaSend {
+        /// The other actor.
+        to: String,
+        /// Length.
+        len_kib: u64,
+        /// The seed.
+        pattern: u8,
+    }
+
+    /// RECEIVE from another actor into a region of this one: to be started before the other one sends.
+    RdmaReceive {
+        /// The other actor.
+        from: String,
+        /// This actor's region.
+        mr: Handle,
+        /// Offset in the region.
+        at_kib: u64,
+        /// Length.
+        len_kib: u64,
+    }
+
     /// The uverbs file of this actor's RDMA context (`ibv_context.cmd_fd`) as a descriptor: the very number
     /// that libibverbs uses, no duplicate. Its value is the number.
     UverbsFd {}
