@@ -2,11 +2,12 @@
 //! Plays one case on a machine of its own and records what was seen. Judges nothing: a step that
 //! came back otherwise than hoped does not stop the next one.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use holdfast_protocol::{Fact, Hello, Order, Outcome, Reply};
+use holdfast_protocol::{Fact, Order, Outcome, Reply};
 
 use crate::fsck;
 use crate::judge::scaled;
@@ -18,12 +19,6 @@ use crate::runs::remove_images;
 use crate::scenario::Action;
 use crate::splat::splats;
 
-/// Within this time of its own, in milliseconds, the agent is ready on the reference machine (2 cores, TCG)
-/// also when a second guest boots beside it; alone it takes 600 (docs/performance.md). A guest that
-/// takes twice as long, as one with a debug kernel does, gets twice the time for everything else.
-pub const REFERENCE_READY_MS: f64 = 1_000.0;
-/// A guest slower than this is not waited for as long as it would need.
-const SLOWEST_PACE: f64 = 40.0;
 /// What an order may take beyond the wait it asks for, before pace.
 const ORDER_SLACK_MS: u64 = 10_000;
 /// Writing and syncing the files, starting the actors.
@@ -136,6 +131,7 @@ async fn begin(
                 Err((Broken::Cancelled, vm)) => return Err((Broken::Cancelled, vm)),
                 Err((broken, vm)) => {
                     record.cold_because = format!("a copy did not come up: {}", broken.in_words(folder));
+                    record.copy_failed = vm.is_some();
                     if let Some(vm) = vm {
                         vm.stop().await;
                     }
@@ -163,10 +159,9 @@ async fn restore(
         Err(broken) => Err((broken, Some(vm))),
         Ok(_) => {
             record.machine = Origin::Restored;
-            record.pace = pace(saved.hello());
+            record.pace = saved.pace();
             record.hello = Some(saved.hello().clone());
             record.config = saved.config().to_vec();
-            record.console = saved.console().to_vec();
             Ok(vm)
         }
     }
@@ -183,7 +178,7 @@ async fn boot(
     let mut vm = Vm::boot(ground.machine, folder, cancel).map_err(|error| (Broken::Fault(error), None))?;
     let mut first_words = async || {
         let hello = ready::hello(&mut vm).await?;
-        record.pace = pace(&hello);
+        record.pace = ready::pace(&mut vm);
         record.hello = Some(hello);
         "the check of the kernel's configuration".clone_into(doing);
         record.config = ready::check_config(&mut vm, ground.requests).await?;
@@ -193,12 +188,6 @@ async fn boot(
         Ok(_) => Ok(vm),
         Err(broken) => Err((broken, Some(vm))),
     }
-}
-
-/// How slow the guest was in becoming ready, without the time in which it stood still.
-fn pace(hello: &Hello) -> f64 {
-    let ready_ms = hello.ready_ms.saturating_sub(hello.started_ms).saturating_sub(hello.stalled_ms);
-    (ready_ms as f64 / REFERENCE_READY_MS).clamp(1.0, SLOWEST_PACE)
 }
 
 async fn conduct(
@@ -219,10 +208,13 @@ async fn conduct(
         other => return Err(unexpected(&other)),
     }
     record.phases.prepare_ms = next_lap();
+    // By the step that issued the operation: a wait goes on from there.
+    let mut lost_at: BTreeMap<&str, Duration> = BTreeMap::new();
     for step in case.steps.iter().filter(|step| step.excluded.is_none()) {
         doing.clone_from(&step.id);
         say(&format!("{} {}", step.id, step.label()));
         let (order, wait_ms) = order(step, pace);
+        let lost_before = vm.lost();
         let fact = match (vm.exchange(&order, slack(wait_ms)).await?, &step.action) {
             (Reply::Fact(fact), _) => fact,
             (Reply::Started { at_ms }, Action::Start { by, .. }) => Fact {
@@ -235,6 +227,8 @@ async fn conduct(
             },
             (other, _) => return Err(unexpected(&other)),
         };
+        let begun = *lost_at.entry(step.source()).or_insert(lost_before);
+        record.lost_ms.insert(step.id.clone(), millis(vm.lost() - begun));
         record.facts.insert(step.id.clone(), fact);
     }
     record.phases.steps_ms = next_lap();

@@ -2,12 +2,14 @@
 //! Contracts: named sets of clauses that a kernel claims to keep.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::bad_input;
+use crate::path;
+use crate::scenario::CONTRACTS;
 use crate::yaml::{Document, unknown_word};
 
 /// All contracts, by name.
@@ -42,12 +44,41 @@ pub struct DeclaredSplat {
 pub const PINS_BALANCED: &str = "pins-balanced";
 
 impl Contracts {
-    /// Reads `contracts.yaml`.
+    /// Reads the `contracts.yaml` of each folder that has one. A later folder adds contracts, and clauses
+    /// and splats to those of an earlier one; it changes nothing.
     ///
     /// # Errors
     /// Bad input with file, line and column.
-    pub fn load(path: &Path) -> Result<Self> {
-        Document::read(path)?.load()
+    pub fn load(folders: impl Iterator<Item = PathBuf>) -> Result<Self> {
+        let mut all = Self(BTreeMap::new());
+        for (nr, folder) in folders.enumerate() {
+            let path = folder.join(CONTRACTS);
+            // A person's own folder need not have any.
+            if nr == 0 || path.is_file() {
+                let document = Document::read(&path)?;
+                all.add(document.load()?, &document)?;
+            }
+        }
+        Ok(all)
+    }
+
+    fn add(&mut self, more: Self, document: &Document) -> Result<()> {
+        for (name, contract) in more.0 {
+            let Some(known) = self.0.get_mut(&name) else {
+                self.0.insert(name, contract);
+                continue;
+            };
+            for (clause, promise) in contract.clauses {
+                if known.clauses.contains_key(&clause) {
+                    let path = path![name.as_str(), "clauses", clause.as_str()];
+                    let message = format!("the contract {name} has a clause `{clause}` already: rename it");
+                    return Err(document.fault(&path, None, &message));
+                }
+                known.clauses.insert(clause, promise);
+            }
+            known.splats.extend(contract.splats);
+        }
+        Ok(())
     }
 
     /// A contract by its name.

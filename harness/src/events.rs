@@ -80,7 +80,8 @@ pub enum Event {
     CaseDoing {
         /// As in [`CaseStarted`](Self::CaseStarted).
         nr: usize,
-        /// `boot`, `preparation`, a step's id and what it does, `the standing oracles`, `stop`.
+        /// `restore` or `boot`, `preparation`, a step's id and what it does, `the standing oracles`, `the
+        /// checkers of the file systems`.
         what: String,
     },
     /// A case has its own verdict: exactly one for every planned case, also for those that were never

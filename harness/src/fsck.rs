@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use holdfast_protocol::{Hello, Place, UmountFact};
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
@@ -36,7 +36,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// How much of a checker's output is kept, in bytes: the end, where the findings are.
 const OUTPUT_BYTES: usize = 2048;
 /// The part of the XFS image that is the file system: xfs_repair takes no offset.
-const XFS_DATA: &str = "xfs.data";
+const XFS_DATA: &str = "xfs-data.img";
 
 /// Checks every file system that was unmounted, both at once.
 ///
@@ -73,10 +73,14 @@ async fn check_one(
         let output = "not run: the file system could not be unmounted".to_owned();
         return Ok(Some(FsckFact { on, command, status: None, output }));
     }
-    if on == Place::Xfs {
-        copy(&folder.join(image), pmem.data_at, &folder.join(XFS_DATA))?;
-    }
-    let run = run(folder, tool, &arguments).await;
+    let copied = match on {
+        Place::Xfs => copy(&folder.join(image), pmem.data_at, &folder.join(XFS_DATA)),
+        _ => Ok(()),
+    };
+    let run = match copied {
+        Ok(()) => run(folder, tool, &arguments).await,
+        Err(error) => Err(error),
+    };
     if on == Place::Xfs {
         let _ = std::fs::remove_file(folder.join(XFS_DATA));
     }
@@ -103,8 +107,12 @@ async fn run(folder: &Path, tool: &str, arguments: &[String]) -> Result<(Option<
     match timeout(DEADLINE, child.wait_with_output()).await {
         Ok(output) => {
             let output = output.with_context(|| format!("cannot wait for {tool}"))?;
-            let text = [output.stdout, output.stderr].concat();
-            Ok((output.status.code(), tail(&String::from_utf8_lossy(&text))))
+            let text = tail(&String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
+            // Killed, or not started by setpriv: the host's trouble says nothing about the file system.
+            match output.status.code() {
+                None | Some(126 | 127) => bail!("{tool}: {}: {}", output.status, text.trim()),
+                Some(code) => Ok((Some(code), text)),
+            }
         }
         Err(_) => Ok((None, format!("ended after {} s", DEADLINE.as_secs()))),
     }

@@ -29,15 +29,14 @@ pub struct Ground {
     saved: Option<Saved>,
     /// Why there is nothing to copy; empty when nobody wants a copy.
     why_cold: String,
-    /// Copies in a row that did not come up.
-    failures: Cell<u32>,
+    /// A copy did not come up; nobody tries again.
+    failed: Cell<bool>,
+    /// Why a case was booted was said.
+    said: Cell<bool>,
 }
 
 /// By kernel and number of processors; the reason when the kernel could not be built.
 pub type Grounds = BTreeMap<(String, u32), Result<Ground, String>>;
-
-/// A saved machine is thrown away when this many copies in a row do not come up: once may be the host.
-const FAILURES: u32 = 2;
 
 impl Ground {
     fn new(machine: Machine, built: Built, saved: Result<Saved, String>) -> Self {
@@ -45,7 +44,7 @@ impl Ground {
             Ok(saved) => (Some(saved), String::new()),
             Err(why) => (None, why),
         };
-        Self { machine, built, saved, why_cold, failures: Cell::new(0) }
+        Self { machine, built, saved, why_cold, failed: Cell::new(false), said: Cell::new(false) }
     }
 
     /// What to copy, or why there is nothing.
@@ -54,8 +53,8 @@ impl Ground {
     /// The reason in words; empty when nobody wants a copy.
     pub fn saved(&self) -> Result<&Saved, &str> {
         match &self.saved {
-            Some(saved) if self.failures.get() < FAILURES => Ok(saved),
-            Some(_) => Err("copies of the saved machine did not come up before"),
+            Some(saved) if !self.failed.get() => Ok(saved),
+            Some(_) => Err("a copy of the saved machine did not come up before"),
             None => Err(&self.why_cold),
         }
     }
@@ -63,25 +62,17 @@ impl Ground {
     /// Learns from a played case whether copies come up; says what a person should know, once.
     pub fn heed(&self, record: &Record) -> Option<String> {
         let saved = self.saved.as_ref()?;
-        match record.machine {
-            Origin::Restored => {
-                self.failures.set(0);
-                None
-            }
-            Origin::Cold if self.failures.get() < FAILURES => {
-                self.failures.set(self.failures.get() + 1);
-                let name = &self.built.manifest.name;
-                let why = &record.cold_because;
-                if self.failures.get() == FAILURES {
-                    saved.discard();
-                    return Some(format!(
-                        "the saved machine of {name} is thrown away, the remaining cases boot: {why}"
-                    ));
-                }
-                Some(format!("a case on {name} was booted: {why}"))
-            }
-            _ => None,
+        if record.machine != Origin::Cold || self.said.replace(true) {
+            return None;
         }
+        let (name, why) = (&self.built.manifest.name, &record.cold_because);
+        if !record.copy_failed {
+            // Not the saved machine's fault: no room for a copy, no process to be had.
+            return Some(format!("a case on {name} boots its machine: {why}"));
+        }
+        self.failed.set(true);
+        saved.discard();
+        Some(format!("the saved machine of {name} is thrown away, the cases boot theirs: {why}"))
     }
 }
 

@@ -21,6 +21,34 @@ pub struct Home {
     pub cache: PathBuf,
     /// Where run folders go.
     pub runs: PathBuf,
+    /// What a person brings along.
+    pub own: Own,
+}
+
+/// Folders of a person's own, beside Holdfast's: for a proposal that nobody has posted yet.
+#[derive(Clone, Debug, Default)]
+pub struct Own {
+    /// Scenarios, and contracts in a `contracts.yaml`.
+    pub scenarios: Option<PathBuf>,
+    /// Kernels, and fragments in `fragments/`, as in `kernel-configs`.
+    pub kernels: Option<PathBuf>,
+}
+
+impl Own {
+    /// Folders a person named.
+    ///
+    /// # Errors
+    /// Bad input when one is not there.
+    pub fn new(scenarios: Option<&Path>, kernels: Option<&Path>) -> Result<Self> {
+        let folder = |path: Option<&Path>, what: &str| -> Result<Option<PathBuf>> {
+            let Some(path) = path else { return Ok(None) };
+            let found = path.canonicalize().ok().filter(|path| path.is_dir());
+            found
+                .map(Some)
+                .ok_or_else(|| bad_input(format!("--{what} {}: there is no such folder", path.display())))
+        };
+        Ok(Self { scenarios: folder(scenarios, "scenarios")?, kernels: folder(kernels, "kernels")? })
+    }
 }
 
 impl Home {
@@ -46,7 +74,7 @@ impl Home {
             env::var_os("CARGO_MANIFEST_DIR").and_then(|dir| Path::new(&dir).parent().map(Path::to_owned));
         if let Some(clone) = clone.filter(|dir| is_data(dir)) {
             let runs = clone.join("target/holdfast/runs");
-            return Ok(Self { data: clone, is_clone: true, cache, runs });
+            return Ok(Self { data: clone, is_clone: true, cache, runs, own: Own::default() });
         }
         let data = Self::installed_data()?;
         if !is_data(&data) {
@@ -56,7 +84,7 @@ impl Home {
             )));
         }
         let runs = xdg("XDG_STATE_HOME", ".local/state")?.join("holdfast/runs");
-        Ok(Self { data, is_clone: false, cache, runs })
+        Ok(Self { data, is_clone: false, cache, runs, own: Own::default() })
     }
 
     /// Where an installed copy has its data.
@@ -80,6 +108,16 @@ impl Home {
     #[must_use]
     pub fn scenarios(&self) -> PathBuf {
         self.data.join("scenarios")
+    }
+
+    /// Folders of scenarios: Holdfast's, then the person's own.
+    pub fn scenario_folders(&self) -> impl Iterator<Item = PathBuf> {
+        [self.scenarios()].into_iter().chain(self.own.scenarios.clone())
+    }
+
+    /// Folders of kernels: Holdfast's, then the person's own.
+    pub fn kernel_folders(&self) -> impl Iterator<Item = PathBuf> {
+        [self.kernel_configs()].into_iter().chain(self.own.kernels.clone())
     }
 
     /// Folder of what is inside the guest.

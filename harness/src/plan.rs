@@ -340,6 +340,15 @@ fn plan_steps(scenario: &Scenario, name: &str, contract: &Contract) -> Vec<Plann
 }
 
 impl PlannedStep {
+    /// The step that issued the operation this one is about: itself, or the one it waits for.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        match &self.action {
+            Action::Do { .. } | Action::Start { .. } => &self.id,
+            Action::Await { step } | Action::Still { step, .. } => step,
+        }
+    }
+
     /// What the step does, in a few words: `owner: reg_mr`, `await cut`.
     #[must_use]
     pub fn label(&self) -> String {

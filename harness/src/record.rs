@@ -27,6 +27,8 @@ pub struct Record {
     pub machine: Origin,
     /// Why it was booted although it could have been a copy; empty where nobody wanted a copy, or got one.
     pub cold_because: String,
+    /// A copy was started and did not come up.
+    pub copy_failed: bool,
     /// What the guest's random numbers were drawn from.
     pub seed: u64,
     /// Requested options that the running kernel has otherwise.
@@ -35,6 +37,9 @@ pub struct Record {
     pub files: Vec<FileFact>,
     /// Facts by the id of the step that collected them.
     pub facts: BTreeMap<String, Fact>,
+    /// For each fact, what the case's QEMU could not use of the host since the operation was issued, in
+    /// milliseconds: no processor was free for it, or it was stopped.
+    pub lost_ms: BTreeMap<String, u64>,
     /// What the standing oracles looked at; `None` when the case did not get that far.
     pub oracles: Option<Oracles>,
     /// What the checkers said of the unmounted file systems.
@@ -128,10 +133,12 @@ impl Record {
             hello: None,
             machine: Origin::None,
             cold_because: String::new(),
+            copy_failed: false,
             seed: 0,
             config: Vec::new(),
             files: Vec::new(),
             facts: BTreeMap::new(),
+            lost_ms: BTreeMap::new(),
             oracles: None,
             fsck: Vec::new(),
             console: Vec::new(),

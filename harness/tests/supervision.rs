@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use holdfast::case::{Ground, play};
-use holdfast::home::Home;
+use holdfast::home::{Home, Own};
 use holdfast::machine::accel::{Accelerator, Kind};
 use holdfast::machine::saved::{self, Found};
 use holdfast::machine::{Broken, Machine, Vm, cancel_pair};
@@ -73,7 +73,9 @@ fn fake_qemu() {
             Order::Do { .. } if mode == "hangs" => forever(),
             Order::Do { step, .. } => Reply::Fact(fact(step)),
             Order::Finish { .. } => Reply::Finished(Oracles::default()),
-            Order::Wake { unix_ns, .. } => Reply::Awake(Awake { boot_id: boot_id.into(), unix_ns, at_ms: 1 }),
+            Order::Wake { unix_ns, .. } => {
+                Reply::Awake(Awake { boot_id: boot_id.into(), unix_ns, random: 1, at_ms: 1 })
+            }
             other => panic!("not expected here: {other:?}"),
         };
         write_frame(&mut agent, &reply).unwrap();
@@ -296,6 +298,7 @@ fn played_on_a_copy(mode: &str) -> Result<Record, String> {
         is_clone: false,
         cache: cache.path().to_owned(),
         runs: cache.path().join("runs"),
+        own: Own::default(),
     };
     let folder = tempfile::tempdir().unwrap();
     let (_wish, cancel) = cancel_pair();

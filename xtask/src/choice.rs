@@ -12,7 +12,7 @@ use holdfast::outcome::bad_input;
 use holdfast::path;
 use holdfast::plan::PlannedKernel;
 use holdfast::run::Requests;
-use holdfast::scenario::{self, CONTRACTS, Scenario};
+use holdfast::scenario::{self, Scenario};
 use holdfast::yaml::{Document, unknown_word};
 
 /// Which kernels.
@@ -84,7 +84,7 @@ impl Kernels {
 /// A kernel's description that claims a contract nobody knows, with its place.
 fn claims_nothing_known(home: &Home, kernel: &str, contract: &str, contracts: &Contracts) -> anyhow::Error {
     let message = unknown_word("contract", contract, contracts.names());
-    match Document::read(&home.kernel_configs().join(kernel).join("kernel.yaml")) {
+    match Document::read(&kernel::folder(home, kernel).join("kernel.yaml")) {
         Ok(document) => document.fault(&path!["contract"], None, &message),
         Err(error) => error.context(message),
     }
@@ -92,8 +92,10 @@ fn claims_nothing_known(home: &Home, kernel: &str, contract: &str, contracts: &C
 
 /// Contracts and scenarios, read and checked.
 pub(crate) fn catalogue(home: &Home) -> Result<(Contracts, Vec<Scenario>)> {
-    let folder = home.scenarios();
-    let contracts = Contracts::load(&folder.join(CONTRACTS))?;
-    let scenarios = scenario::load_all(&folder, &contracts)?;
+    let contracts = Contracts::load(home.scenario_folders())?;
+    let mut scenarios = Vec::new();
+    for folder in home.scenario_folders() {
+        scenarios.extend(scenario::load_all(&folder, &contracts)?);
+    }
     Ok((contracts, scenarios))
 }

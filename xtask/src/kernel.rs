@@ -12,7 +12,6 @@ use holdfast::machine::saved;
 use holdfast::outcome::Exit;
 use holdfast::progress::Progress;
 use holdfast::run::Interrupt;
-use holdfast::scenario::CONTRACTS;
 
 use crate::choice::Kernels;
 
@@ -87,7 +86,7 @@ pub(crate) fn main(kernel: &Kernel, home: &Home) -> Result<Exit> {
 
 impl Which {
     fn requests(&self, home: &Home) -> Result<Vec<Request>> {
-        let contracts = Contracts::load(&home.scenarios().join(CONTRACTS))?;
+        let contracts = Contracts::load(home.scenario_folders())?;
         let others = match self.names.as_slice() {
             [] => kernel::list(home)?.into_iter().map(|spec| spec.name).collect(),
             names => names.to_vec(),

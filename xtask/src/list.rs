@@ -1,39 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `list`: what there is to run and to judge by.
+//! `list`: what there is to run and to judge by; kernels are listed by `kernel list`.
 
 use anyhow::Result;
 use clap::Args;
 use holdfast::contract::{Contract, PINS_BALANCED};
 use holdfast::home::Home;
-use holdfast::kernel;
 use holdfast::outcome::Exit;
 use holdfast::plan::select;
 use holdfast::scenario::Scenario;
 
 use crate::choice::catalogue;
 
-/// Show cases, kernels or contracts
+/// Show cases or contracts
 #[derive(Args, Debug)]
 pub(crate) struct List {
     /// Only these cases: a path, a glob, clause:CONTRACT/CLAUSE
     #[arg(value_name = "CASE")]
     cases: Vec<String>,
-    /// The kernels of kernel-configs
-    #[arg(long, conflicts_with = "cases")]
-    kernels: bool,
     /// The contracts, their clauses, and how many cases prove each
-    #[arg(long, conflicts_with_all = ["cases", "kernels"])]
+    #[arg(long, conflicts_with = "cases")]
     contracts: bool,
 }
 
 /// Prints a list.
 pub(crate) fn main(list: &List, home: &Home) -> Result<Exit> {
     let (contracts, scenarios) = catalogue(home)?;
-    if list.kernels {
-        for spec in kernel::list(home)? {
-            outln!("{:20} {} (claims {})", spec.name, spec.about, spec.contract);
-        }
-    } else if list.contracts {
+    if list.contracts {
         for name in contracts.names() {
             show_contract(name, contracts.find(name)?, &scenarios);
         }

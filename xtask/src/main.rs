@@ -20,10 +20,11 @@ mod selftest;
 mod shell;
 mod test;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use holdfast::home::Home;
+use holdfast::home::{Home, Own};
 use holdfast::outcome::Exit;
 use holdfast::progress::print;
 
@@ -31,6 +32,12 @@ use holdfast::progress::print;
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version, max_term_width = 100)]
 struct Cli {
+    /// A folder with scenarios and contracts of your own, beside Holdfast's
+    #[arg(long, global = true, value_name = "PATH")]
+    scenarios: Option<PathBuf>,
+    /// A folder with kernels of your own, laid out as kernel-configs
+    #[arg(long, global = true, value_name = "PATH")]
+    kernels: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -56,7 +63,8 @@ fn main() -> ExitCode {
     let name = if installed { "holdfast" } else { "cargo xtask" };
     let matches = Cli::command().bin_name(name).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let result = Home::find().and_then(|home| {
+    let result = Home::find().and_then(|mut home| {
+        home.own = Own::new(cli.scenarios.as_deref(), cli.kernels.as_deref())?;
         // What only a live process could remove is removed by the next command.
         holdfast::runs::tidy(&home.runs);
         // Nothing hangs on it: a cache that cannot be written has nothing to tidy.

@@ -178,7 +178,8 @@ fn own_files(cases: &[String], home: &Home, contracts: &Contracts, all: &mut Vec
     for case in cases.iter().filter(|case| case.ends_with(".yaml")) {
         let missing = |error| bad_input(format!("cannot open the scenario {case}: {error}"));
         let path = Path::new(case).canonicalize().map_err(missing)?;
-        if !path.starts_with(home.scenarios().canonicalize()?) {
+        let known = home.scenario_folders().filter_map(|folder| folder.canonicalize().ok());
+        if !known.into_iter().any(|folder| path.starts_with(folder)) {
             let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
             all.extend(load_file(&folder, &path, contracts)?);
         }

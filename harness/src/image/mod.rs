@@ -74,7 +74,13 @@ mod tests {
     fn a_published_file_is_whole_and_alone() {
         let folder = tempfile::tempdir().unwrap();
         let cache = folder.path().to_owned();
-        let home = Home { data: cache.clone(), is_clone: false, runs: cache.join("runs"), cache };
+        let home = Home {
+            data: cache.clone(),
+            is_clone: false,
+            runs: cache.join("runs"),
+            cache,
+            own: crate::home::Own::default(),
+        };
         let path = folder.path().join("images/k.cpio");
         publish(&home, &path, b"bytes").unwrap();
         publish(&home, &path, b"bytes").unwrap();

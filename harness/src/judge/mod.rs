@@ -198,9 +198,6 @@ fn verdict(
     if let Some(why) = precondition(case, record) {
         return Verdict::because(Kind::Inconclusive, why);
     }
-    if let Some(why) = steps::undecided(case, record) {
-        return Verdict::because(Kind::Inconclusive, why);
-    }
     if let Some(bad) = steps.iter().find(|step| step.status.is_red()) {
         return Verdict {
             step: Some(bad.id.clone()),
@@ -214,6 +211,9 @@ fn verdict(
             expected: Some(bad.expected.clone()),
             ..Verdict::because(Kind::Fail, bad.got.clone())
         };
+    }
+    if let Some(why) = steps::undecided(case, record) {
+        return Verdict::because(Kind::Inconclusive, why);
     }
     if !steps.iter().any(|step| step.status == StepStatus::AsExpected && step.checked) {
         return Verdict::because(Kind::Inconclusive, "no step that expects something was applicable");

@@ -114,28 +114,29 @@ fn compare(step: &PlannedStep, fact: &Fact, record: &Record) -> (StepStatus, Str
         Action::Start { .. } => true,
         Action::Still { for_ms, .. } => {
             // The call must have been watched for as long as the step says.
-            matches!(fact.outcome, Outcome::Blocked { .. }) && fact.ran_ms() >= scaled(*for_ms, pace)
+            matches!(fact.outcome, Outcome::Blocked { .. }) && watched_for(fact, scaled(*for_ms, pace))
         }
         Action::Do { .. } | Action::Await { .. } => {
-            let watched = fact.outcome != Outcome::NoSignal || fact.ran_ms() >= scaled(step.wait_ms, pace);
+            let watched = fact.outcome != Outcome::NoSignal || watched_for(fact, scaled(step.wait_ms, pace));
             watched && step.expect.admits(&fact.outcome, &|id| returned(record, id))
         }
     };
-    let blocked = matches!(fact.outcome, Outcome::Blocked { .. });
-    let late = match &step.action {
-        Action::Do { .. } if !blocked => fact.ran_ms() > scaled(step.wait_ms, pace) + CLOCK_SLACK_MS,
-        _ => false,
-    };
+    // Late even if every stall is believed; `undecided` looks at those that the host did not see.
+    let late = latest(step, fact, pace).is_some_and(|bound| fact.ran_ms() > bound);
     let early = step.not_before_ms.is_some_and(|bound| fact.took_ms < scaled(bound, pace));
     // What lets the call return must have been done before it returned.
     let cause = step.after.as_ref().map(|id| record.facts.get(id).map_or(u64::MAX, |cause| cause.at_ms));
     let early = early || cause.is_some_and(|cause_ms| fact.at_ms.saturating_add(fact.took_ms) < cause_ms);
-    let late = late || step.not_after_ms.is_some_and(|bound| fact.ran_ms() > scaled(bound, pace));
     if admitted && !early && !late {
         (StepStatus::AsExpected, got)
     } else {
         (StepStatus::NotAsExpected, format!("{got} after {} ms", fact.took_ms))
     }
+}
+
+/// True if the guest ran for as long as a watch is to last.
+fn watched_for(fact: &Fact, ms: u64) -> bool {
+    fact.ran_ms() + fact.stalled_ms.min(STALL_GRAIN_MS) >= ms
 }
 
 /// The number that a step returned.
@@ -146,19 +147,46 @@ fn returned(record: &Record, id: &str) -> Option<i64> {
     }
 }
 
-/// A step whose lower bound nothing can be said of, and why: the call may have waited as long as it had to,
-/// or the guest may have stood still that long. A bound from above is judged without the stalls.
+/// By when a step must have come back, in milliseconds since its operation was issued.
+fn latest(step: &PlannedStep, fact: &Fact, pace: f64) -> Option<u64> {
+    let blocked = matches!(fact.outcome, Outcome::Blocked { .. });
+    let waited = matches!(step.action, Action::Do { .. }) && !blocked;
+    let waited = waited.then(|| scaled(step.wait_ms, pace) + CLOCK_SLACK_MS);
+    let bound = step.not_after_ms.map(|bound| scaled(bound, pace));
+    waited.into_iter().chain(bound).min()
+}
+
+/// How long a call took of what both sides count as the guest's time. The guest alone cannot tell a kernel
+/// that is busy from a host that keeps it waiting, so its stalls excuse no more than the host saw.
+fn ran_ms(step: &PlannedStep, fact: &Fact, record: &Record) -> u64 {
+    let lost_ms = record.lost_ms.get(&step.id).copied().unwrap_or(0);
+    fact.took_ms.saturating_sub(fact.stalled_ms.min(lost_ms))
+}
+
+/// A step whose bounds in time nothing can be said of, and why: it is early or late only if the guest did
+/// not stand still, and the two sides do not agree on that.
 pub(super) fn undecided(case: &PlannedCase, record: &Record) -> Option<String> {
     case.steps.iter().find_map(|step| {
-        let (fact, bound) = (record.facts.get(&step.id)?, scaled(step.not_before_ms?, record.pace));
-        (fact.took_ms >= bound && fact.ran_ms() < bound).then(|| {
+        let fact = record.facts.get(&step.id)?;
+        let ran_ms = ran_ms(step, fact, record);
+        let early = step.not_before_ms.map(|bound| scaled(bound, record.pace));
+        let early = early.is_some_and(|bound| fact.took_ms >= bound && ran_ms < bound);
+        let late = latest(step, fact, record.pace);
+        let late = late.is_some_and(|bound| ran_ms > bound && fact.ran_ms() <= bound);
+        (early || late).then(|| {
             format!(
-                "step {}: the guest stood still for {} ms of {} ms: the host was too busy",
-                step.id, fact.stalled_ms, fact.took_ms
+                "step {}: of {} ms the guest says that it stood still for {} ms, the host that it kept it waiting for {} ms",
+                step.id,
+                fact.took_ms,
+                fact.stalled_ms,
+                record.lost_ms.get(&step.id).copied().unwrap_or(0)
             )
         })
     })
 }
+
+/// A stall ends within a tick of the guest's own count and its slack (images/agent/src/progress.rs).
+const STALL_GRAIN_MS: u64 = 12;
 
 /// Between the wait of the guest's session and the time stamp it takes lie a few system calls.
 const CLOCK_SLACK_MS: u64 = 200;

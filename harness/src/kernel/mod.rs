@@ -32,7 +32,7 @@ use crate::outcome::Interrupted;
 use crate::progress::Progress;
 
 pub use prune::{Pruned, Pruning, prune};
-pub use spec::{Base, Origin, Source, Spec, list, spec};
+pub use spec::{Base, Origin, Source, Spec, folder, list, spec};
 pub use store::{Built, Manifest, PatchNote};
 
 /// The kernel whose fragments and contract a person's own tree gets unless another is named.

@@ -170,8 +170,13 @@ mod tests {
 
     fn home(dir: &Path) -> Home {
         fs::create_dir_all(dir.join("kernel-configs")).unwrap();
-        let home =
-            Home { data: dir.to_owned(), is_clone: true, cache: dir.join("cache"), runs: dir.join("runs") };
+        let home = Home {
+            data: dir.to_owned(),
+            is_clone: true,
+            cache: dir.join("cache"),
+            runs: dir.join("runs"),
+            own: crate::home::Own::default(),
+        };
         kernel(&home, "mainline", "a", 40);
         kernel(&home, "unguarded", "b", 1);
         for slot in ["tree-gone", "of-nobody"] {

@@ -15,6 +15,7 @@ use crate::path;
 use crate::yaml::{Document, unknown_word};
 
 const FILE_NAME: &str = "kernel.yaml";
+const FRAGMENTS: &str = "fragments";
 
 /// A kernel as described in its folder.
 #[derive(Clone, Debug)]
@@ -131,28 +132,42 @@ pub fn spec(home: &Home, name: &str) -> Result<Spec> {
 }
 
 fn names(home: &Home) -> Result<Vec<String>> {
-    let dir = home.kernel_configs();
     let mut names = Vec::new();
-    for entry in fs::read_dir(&dir).with_context(|| format!("{} cannot be read", dir.display()))? {
-        let path = entry?.path();
-        if path.join(FILE_NAME).is_file() {
-            names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+    for dir in home.kernel_folders() {
+        for entry in fs::read_dir(&dir).with_context(|| format!("{} cannot be read", dir.display()))? {
+            let path = entry?.path();
+            if path.join(FILE_NAME).is_file() {
+                names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+            }
         }
     }
     names.sort();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        let own = home.own.kernels.as_deref().unwrap_or(Path::new("")).display();
+        return Err(bad_input(format!(
+            "{own} holds a kernel {}, which Holdfast has already: rename it",
+            pair[0]
+        )));
+    }
     Ok(names)
 }
 
+/// The folder of a kernel's description.
+#[must_use]
+pub fn folder(home: &Home, name: &str) -> PathBuf {
+    let described = |dir: &PathBuf| dir.join(name).join(FILE_NAME).is_file();
+    home.kernel_folders().find(described).unwrap_or_else(|| home.kernel_configs()).join(name)
+}
+
 fn load(home: &Home, name: &str) -> Result<Spec> {
-    let dir = home.kernel_configs().join(name);
+    let dir = folder(home, name);
     let path = dir.join(FILE_NAME);
     let document = Document::read(&path)?;
     let file: File = document.load()?;
     let sources = sources(&document, file.sources)?;
-    let fragments_dir = home.kernel_configs().join("fragments");
     for (list, fragments) in [("fragments", &file.fragments), ("trims", &file.trims)] {
         if let Some(fragment) = fragments.iter().find(|fragment| !fragment_path(home, fragment).is_file()) {
-            let known = stems(&fragments_dir, "config")?;
+            let known = known_fragments(home)?;
             let message = unknown_word("fragment", fragment, known.iter().map(String::as_str));
             return Err(document.fault(&path![list], Some(fragment), &message));
         }
@@ -191,7 +206,15 @@ fn sources(document: &Document, entries: Vec<SourceEntry>) -> Result<Vec<Source>
 
 /// Where a fragment lies.
 pub(super) fn fragment_path(home: &Home, fragment: &str) -> PathBuf {
-    home.kernel_configs().join("fragments").join(format!("{fragment}.config"))
+    let all = || home.kernel_folders().map(|dir| dir.join(FRAGMENTS).join(format!("{fragment}.config")));
+    let ours = all().next().unwrap_or_default();
+    all().find(|path| path.is_file()).unwrap_or(ours)
+}
+
+fn known_fragments(home: &Home) -> Result<Vec<String>> {
+    let folders = home.kernel_folders().map(|dir| dir.join(FRAGMENTS)).filter(|dir| dir.is_dir());
+    let found: Vec<Vec<String>> = folders.map(|dir| stems(&dir, "config")).collect::<Result<_>>()?;
+    Ok(found.concat())
 }
 
 /// `*.patch` in `dir`, sorted by name; a folder that is not there holds none.
@@ -218,6 +241,7 @@ fn stems(dir: &Path, extension: &str) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::home::Own;
 
     const GOOD: &str = "about: x\ncontract: mainline\nsources:\n  - debian: linux-source-6.12\n    tested: 6.12.117\nbase: tinyconfig\nfragments: [base]\n";
 
@@ -231,7 +255,13 @@ mod tests {
         for patch in ["0002-b.patch", "0001-a.patch", "README"] {
             fs::write(kernel.join("patches").join(patch), "").unwrap();
         }
-        Home { data: dir.to_owned(), is_clone: true, cache: dir.join("cache"), runs: dir.join("runs") }
+        Home {
+            data: dir.to_owned(),
+            is_clone: true,
+            cache: dir.join("cache"),
+            runs: dir.join("runs"),
+            own: Own::default(),
+        }
     }
 
     #[test]

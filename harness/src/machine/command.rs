@@ -39,6 +39,12 @@ pub const CONSOLE: &str = "console.log";
 /// Kernel arguments every guest gets: a crash is a prompt end of QEMU, warnings reach the console.
 const APPEND: &str = "console=ttyS0 loglevel=5 oops=panic panic=-1";
 
+/// All that the kernel is told.
+#[must_use]
+pub(super) fn kernel_arguments(machine: &Machine) -> String {
+    format!("{APPEND} {}", machine.append).trim_end().to_owned()
+}
+
 /// QEMU's arguments, without the program's name; file names are relative to the case's folder.
 #[must_use]
 pub fn arguments(machine: &Machine, memory: Memory<'_>, ports: Ports) -> Vec<String> {
@@ -71,7 +77,7 @@ pub fn arguments(machine: &Machine, memory: Memory<'_>, ports: Ports) -> Vec<Str
     } else {
         add("kernel", machine.kernel.display().to_string());
         add("initrd", machine.initrd.display().to_string());
-        add("append", format!("{APPEND} {}", machine.append).trim_end().to_owned());
+        add("append", kernel_arguments(machine));
     }
     add("display", "none".into());
     for (nr, device) in machine.pmem.iter().enumerate() {

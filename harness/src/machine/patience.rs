@@ -3,8 +3,9 @@
 //!
 //! A machine that waits for a processor (the second number of `/proc/PID/task/TID/schedstat`: time on a run
 //! queue), whose host is itself made to wait (`steal` of `/proc/stat`, proc(5)), or that is stopped, does
-//! nothing; that time is not counted. Nor is the time in which this process did not run. The guest counts
-//! its own waits in the same way and sees what no host can; this is for guests that do not answer at all.
+//! nothing; that time is not counted. The guest counts its own waits in the same way. It sees what no host
+//! can, but it cannot tell a busy kernel from a host that lets it wait; so what it says is believed as far
+//! as it is seen here, too.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -12,29 +13,55 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 /// How often a wait looks at the machine.
-const TICK: Duration = Duration::from_millis(250);
+const TICK: Duration = Duration::from_millis(50);
 /// A machine that gets less of a processor than one part in this many is not waited for any longer.
 const SLOWEST: u32 = 40;
 /// Unit of `/proc/stat`: USER_HZ is 100 on x86.
 const STEAL_UNIT: Duration = Duration::from_millis(10);
 
-/// Returns when the machine could have used `patience`; at once when it is gone.
-pub(super) async fn run_out(pid: Option<u32>, patience: Duration) {
-    let Some(pid) = pid else { return sleep(patience).await };
-    let mut left = patience;
-    let mut before = (Instant::now(), Lost::of(pid));
-    while !left.is_zero() {
-        sleep(left.min(TICK)).await;
-        let now = (Instant::now(), Lost::of(pid));
-        left = left.saturating_sub(used(now.0 - before.0, before.1, now.1));
-        before = now;
+/// Watches what a machine loses, from its start on.
+#[derive(Clone, Debug)]
+pub(super) struct Watch {
+    pid: Option<u32>,
+    at: Instant,
+    seen: Seen,
+    lost: Duration,
+}
+
+impl Watch {
+    /// Begins now.
+    pub(super) fn new(pid: Option<u32>) -> Self {
+        Self { pid, at: Instant::now(), seen: pid.map(Seen::of).unwrap_or_default(), lost: Duration::ZERO }
+    }
+
+    /// What the machine could not use so far. Looks at it anew.
+    pub(super) fn lost(&mut self) -> Duration {
+        let (at, seen) = (Instant::now(), self.pid.map(Seen::of).unwrap_or_default());
+        let elapsed = at - self.at;
+        self.lost += elapsed - used(elapsed, self.seen, seen);
+        (self.at, self.seen) = (at, seen);
+        self.lost
+    }
+
+    /// Returns when the machine could have used `patience`.
+    pub(super) async fn run_out(&mut self, patience: Duration) {
+        let begun = Instant::now();
+        let before = self.lost();
+        loop {
+            let used = begun.elapsed().saturating_sub(self.lost() - before);
+            let left = patience.saturating_sub(used);
+            if left.is_zero() {
+                return;
+            }
+            sleep(left.min(TICK)).await;
+        }
     }
 }
 
-/// What a machine could not use, as running totals.
+/// What `/proc` says of a machine, as running totals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Lost {
-    /// Its busiest threads were ready to run and did not.
+struct Seen {
+    /// Of all its threads the one that was ready to run and did not for longest.
     queued: Duration,
     /// The host's processors were taken away.
     stolen: Duration,
@@ -42,7 +69,7 @@ struct Lost {
     stopped: bool,
 }
 
-impl Lost {
+impl Seen {
     /// What `/proc` says now; nothing lost where it says nothing.
     fn of(pid: u32) -> Self {
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -50,7 +77,7 @@ impl Lost {
         let stolen = fs::read_to_string("/proc/stat").ok().and_then(|text| stolen(&text));
         let state = fs::read_to_string(format!("/proc/{pid}/stat")).ok();
         Self {
-            queued: queued.sum(),
+            queued: queued.max().unwrap_or_default(),
             stolen: stolen.unwrap_or_default(),
             stopped: state.is_some_and(|text| is_stopped(&text)),
         }
@@ -73,15 +100,13 @@ fn is_stopped(stat: &str) -> bool {
 }
 
 /// How much of the elapsed time the machine could use.
-fn used(elapsed: Duration, before: Lost, now: Lost) -> Duration {
+fn used(elapsed: Duration, before: Seen, now: Seen) -> Duration {
     let lost = if before.stopped && now.stopped {
         elapsed
     } else {
         now.queued.saturating_sub(before.queued) + now.stolen.saturating_sub(before.stolen)
     };
-    // A tick that took much longer than it should: we did not run either.
-    let ran = elapsed.min(TICK * 2);
-    ran.saturating_sub(lost).max(elapsed / SLOWEST)
+    elapsed.saturating_sub(lost).max(elapsed / SLOWEST)
 }
 
 #[cfg(test)]
@@ -94,20 +119,35 @@ mod tests {
 
     #[test]
     fn only_what_could_be_used_counts() {
-        let none = Lost::default();
+        let none = Seen::default();
         let check =
             |elapsed, before, now, want| assert_eq!(used(ms(elapsed), before, now), ms(want), "{now:?}");
         check(250, none, none, 250);
-        check(250, none, Lost { queued: ms(200), ..none }, 50);
-        check(250, Lost { queued: ms(900), ..none }, Lost { queued: ms(1000), ..none }, 150);
-        check(250, none, Lost { stolen: ms(100), queued: ms(100), ..none }, 50);
-        let stopped = Lost { stopped: true, ..none };
+        check(250, none, Seen { queued: ms(200), ..none }, 50);
+        check(250, Seen { queued: ms(900), ..none }, Seen { queued: ms(1000), ..none }, 150);
+        check(250, none, Seen { stolen: ms(100), queued: ms(100), ..none }, 50);
+        let stopped = Seen { stopped: true, ..none };
         check(400, stopped, stopped, 10);
         check(400, none, stopped, 400);
-        check(400, none, Lost { queued: ms(5000), ..none }, 10);
-        // This process was suspended for a while.
-        check(60_000, none, none, 1500);
-        check(10_000, none, none, 500);
+        check(400, none, Seen { queued: ms(5000), ..none }, 10);
+    }
+
+    #[test]
+    fn a_stopped_process_loses_its_time_and_a_waiting_one_does_not() {
+        let mut child = std::process::Command::new("sleep").arg("30").spawn().unwrap();
+        let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+        let mut watch = Watch::new(Some(child.id()));
+        std::thread::sleep(ms(200));
+        let idle = watch.lost();
+        assert!(idle < ms(100), "{idle:?}");
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        std::thread::sleep(ms(20));
+        watch.lost();
+        std::thread::sleep(ms(300));
+        let stopped = watch.lost() - idle;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(stopped > ms(250), "{stopped:?}");
     }
 
     #[test]
@@ -118,6 +158,6 @@ mod tests {
         assert_eq!(stolen(stat), Some(ms(200)));
         assert!(is_stopped("12 (a) T b) T 1 2"));
         assert!(!is_stopped("12 (a) T b) S 1 2"));
-        assert_ne!(Lost::of(std::process::id()), Lost { stopped: true, ..Lost::default() });
+        assert!(!Seen::of(std::process::id()).stopped);
     }
 }

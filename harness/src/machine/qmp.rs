@@ -41,7 +41,8 @@ impl Qmp {
     /// What QEMU said.
     pub(super) async fn save(&self, state: &str) -> Result<()> {
         self.ignore_shared().await?;
-        let uri = Some(format!("exec:cat >{state}"));
+        // QEMU does not look at the status of what it writes into: the name says that all was written.
+        let uri = Some(format!("exec:cat >{state}.part && mv {state}.part {state}"));
         let migrate = qapi::qmp::migrate { uri, channels: None, detach: None, resume: None };
         self.service.execute(migrate).await.context("migrate")?;
         loop {

@@ -12,6 +12,22 @@ const HELLO_DEADLINE: Duration = Duration::from_secs(90);
 /// Reading `/proc/config.gz`, or setting a clock; a debug kernel needs a second.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 
+/// Within this time, in milliseconds in which it could use a processor, a guest is ready on the reference
+/// machine (2 cores, TCG) also when a second one boots beside it; alone it takes 1,600
+/// (docs/performance.md). A guest that takes twice as long, as one with a debug kernel does, gets twice the
+/// time for everything else.
+const REFERENCE_HELLO_MS: f64 = 2_500.0;
+/// A guest slower than this is not waited for as long as it would need.
+const SLOWEST_PACE: f64 = 40.0;
+
+/// How slow a guest was that has just said hello. What its host made it wait does not count: a saved machine
+/// would keep the pace of a busy minute.
+#[must_use]
+pub fn pace(vm: &mut Vm) -> f64 {
+    let used = vm.age().saturating_sub(vm.lost());
+    (used.as_secs_f64() * 1000.0 / REFERENCE_HELLO_MS).clamp(1.0, SLOWEST_PACE)
+}
+
 /// Waits for the guest's introduction.
 ///
 /// # Errors

@@ -5,10 +5,11 @@
 //! `CACHE/machines/KEY/` holds its memory, the rest of its state, its pmem, and a manifest with their
 //! digests. The memory is a file that copies map privately, so nothing of it is read before it is used and
 //! nothing a copy writes is seen by another. The key is made of all that a machine depends on; what is found
-//! under it is believed only when every digest is right.
+//! under it is believed only when every digest is right, the manifest's own (in `used`) first.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::accel::{Kind, qemu_version};
-use super::command::{Memory, Ports, arguments};
+use super::command::{Memory, Ports, arguments, kernel_arguments};
 use super::vm::{Broken, Cancel, Vm};
 use super::{CONSOLE, Machine, pmem, pmem_file, ready};
 use crate::home::Home;
@@ -27,14 +28,15 @@ use crate::judge::unready;
 use crate::kernel::Pruned;
 use crate::outcome::Interrupted;
 use crate::scratch::{self, Scratch};
-use crate::splat::{Splat, splats};
+use crate::splat::splats;
 
 /// The memory of a machine that is or was saved.
 pub(super) const MEMORY: &str = "memory.img";
 /// The rest of its state, as QEMU's migration stream.
 pub(super) const STATE: &str = "state.bin";
 const MANIFEST: &str = "saved.json";
-/// Its time says when the machine was last asked for; who uses the machine holds a lock on it.
+/// Holds the manifest's digest. Its time says when the machine was last asked for; who uses the machine
+/// holds a lock on it.
 const USED: &str = "used";
 /// Version of all this.
 const FORMAT: u32 = 1;
@@ -54,8 +56,8 @@ struct Inputs {
     kernel: String,
     /// SHA-256 of the initramfs.
     image: String,
-    /// Kernel arguments beside Holdfast's own.
-    append: String,
+    /// What the kernel was told.
+    kernel_arguments: String,
     /// QEMU's arguments, accelerator and CPU model among them.
     arguments: Vec<String>,
     /// What QEMU calls itself, and what tells two builds of one version apart.
@@ -72,7 +74,7 @@ impl Inputs {
             format: FORMAT,
             kernel: digest_of(&machine.kernel)?,
             image: digest_of(&machine.initrd)?,
-            append: machine.append.clone(),
+            kernel_arguments: kernel_arguments(machine),
             arguments,
             qemu: qemu_identity(&machine.qemu)?,
             host_cpu: match machine.accelerator.kind {
@@ -90,7 +92,17 @@ impl Inputs {
 
 fn digest_of(path: &Path) -> Result<String> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(digest_of_bytes(&bytes))
+}
+
+fn digest_of_bytes(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether an open [`USED`] is still the one of the folder.
+fn is_at(used: &File, dir: &Path) -> bool {
+    let both = fs::metadata(dir.join(USED)).and_then(|there| Ok((there, used.metadata()?)));
+    both.is_ok_and(|(there, here)| (there.dev(), there.ino()) == (here.dev(), here.ino()))
 }
 
 fn qemu_identity(qemu: &Path) -> Result<String> {
@@ -124,11 +136,10 @@ struct Manifest {
     kernel: PathBuf,
     hello: Hello,
     config: Vec<ConfigMismatch>,
-    console: Vec<Splat>,
+    /// How slow its guest was, against the reference.
+    pace: f64,
     /// Digest of every file.
     files: BTreeMap<String, String>,
-    /// From starting QEMU to the guest's hello, in milliseconds of the host.
-    hello_after_ms: u64,
 }
 
 /// A machine to make copies of. Nobody prunes it as long as this lives.
@@ -139,7 +150,7 @@ pub struct Saved {
     /// Its state without its memory.
     pub(super) state: Vec<u8>,
     manifest: Manifest,
-    _used: File,
+    used: File,
 }
 
 impl Saved {
@@ -155,10 +166,10 @@ impl Saved {
         &self.manifest.config
     }
 
-    /// Splats of its boot.
+    /// How slow its guest was to be ready, against the reference.
     #[must_use]
-    pub fn console(&self) -> &[Splat] {
-        &self.manifest.console
+    pub fn pace(&self) -> f64 {
+        self.manifest.pace
     }
 
     /// Bytes of disk it takes.
@@ -170,8 +181,7 @@ impl Saved {
     /// Throws it away: it is no good. Copies that run keep what they have; one that somebody made in its
     /// place meanwhile stays.
     pub fn discard(&self) {
-        let here = fs::metadata(self.dir.join(USED)).and_then(|there| Ok((there, self._used.metadata()?)));
-        if here.is_ok_and(|(there, ours)| there.ino() == ours.ino()) {
+        if is_at(&self.used, &self.dir) {
             let _ = fs::remove_dir_all(&self.dir);
         }
     }
@@ -204,7 +214,7 @@ pub fn find(home: &Home, machine: &Machine, wait: impl FnOnce(&str) -> Result<Fi
     let inputs = Inputs::of(machine)?;
     let key = inputs.key();
     let dir = root(home).join(&key);
-    // A good one is only looked at: that needs no right to write.
+    // A good one is only looked at, without the lock of those who make one.
     if let Ok(Some(saved)) = open(&dir, &inputs) {
         return Ok(Found::Good(Box::new(saved)));
     }
@@ -229,9 +239,16 @@ fn open(dir: &Path, inputs: &Inputs) -> Result<Option<Saved>> {
     if !dir.exists() {
         return Ok(None);
     }
-    let used = File::open(dir.join(USED)).with_context(|| format!("{USED} is missing"))?;
+    let mut used = File::open(dir.join(USED)).with_context(|| format!("{USED} is missing"))?;
     used.lock_shared().context("it cannot be locked")?;
+    // It may have been removed, and another put in its place, while we waited.
+    if !is_at(&used, dir) {
+        return Ok(None);
+    }
     let text = fs::read(dir.join(MANIFEST)).with_context(|| format!("{MANIFEST} cannot be read"))?;
+    let mut seal = String::new();
+    used.read_to_string(&mut seal).with_context(|| format!("{USED} cannot be read"))?;
+    ensure!(seal == digest_of_bytes(&text), "{MANIFEST} is damaged");
     let manifest: Manifest =
         serde_json::from_slice(&text).with_context(|| format!("{MANIFEST} cannot be understood"))?;
     ensure!(
@@ -243,11 +260,16 @@ fn open(dir: &Path, inputs: &Inputs) -> Result<Option<Saved>> {
         let got = pmem::digest(&dir.join(name))?;
         ensure!(got == *want, "{name} is damaged");
     }
+    // QEMU opens it for writing, although a copy never writes to it.
+    File::options()
+        .read(true)
+        .write(true)
+        .open(dir.join(MEMORY))
+        .with_context(|| format!("QEMU could not open its {MEMORY}"))?;
     let state = fs::read(dir.join(STATE)).with_context(|| format!("{STATE} cannot be read"))?;
-    // A cache that cannot be written still serves what it holds.
     let _ =
         File::options().write(true).open(dir.join(USED)).and_then(|used| used.set_modified(SystemTime::now()));
-    Ok(Some(Saved { dir: dir.to_owned(), state, manifest, _used: used }))
+    Ok(Some(Saved { dir: dir.to_owned(), state, manifest, used }))
 }
 
 fn first_difference(then: &Inputs, now: &Inputs) -> &'static str {
@@ -282,41 +304,63 @@ pub async fn make(
     let mut vm = Vm::boot_to_save(machine, dir, cancel)?;
     let made = get_ready_and_save(&mut vm, requests).await;
     vm.stop().await;
-    let (hello, config, hello_after_ms) = made.map_err(|broken| in_words(broken, dir))?;
+    let (hello, config, pace) = made.map_err(|broken| in_words(broken, dir))?;
     if let Some(why) = unready(&hello) {
         bail!(why);
     }
-    let mut files = BTreeMap::new();
-    let images = machine.pmem.iter().map(|device| pmem_file(device.place)).chain([MEMORY]);
-    for name in images {
-        let path = dir.join(name);
-        pmem::dig_holes(&path)?;
-        files.insert(name.to_owned(), pmem::digest(&path)?);
-    }
-    files.insert(STATE.to_owned(), pmem::digest(&dir.join(STATE))?);
     let console = fs::read(dir.join(CONSOLE)).unwrap_or_default();
-    let console = splats(String::from_utf8_lossy(&console).lines());
-    let kernel = machine.kernel.clone();
-    let manifest =
-        Manifest { inputs: site.inputs.clone(), kernel, hello, config, console, files, hello_after_ms };
-    fs::write(dir.join(MANIFEST), serde_json::to_vec_pretty(&manifest)?)
-        .context("cannot write the manifest")?;
-    File::create(dir.join(USED)).context("cannot write the machine's lock")?;
+    // Every copy would have it, and every case would be a kernel bug because of one boot.
+    if let Some(splat) = splats(String::from_utf8_lossy(&console).lines()).first() {
+        bail!("its boot has a splat: {}", splat.title);
+    }
+    for name in images(machine) {
+        pmem::dig_holes(&dir.join(name))?;
+    }
+    let (inputs, kernel) = (site.inputs.clone(), machine.kernel.clone());
+    seal(dir, Manifest { inputs, kernel, hello, config, pace, files: digests(dir, machine)? })?;
     scratch::create_dir(&root(home))?;
     fs::rename(dir, &site.dir).with_context(|| format!("{} could not be published", site.dir.display()))?;
     open(&site.dir, &site.inputs)?.context("it went away again")
 }
 
+/// The files of a machine but its state.
+fn images(machine: &Machine) -> impl Iterator<Item = &'static str> {
+    machine.pmem.iter().map(|device| pmem_file(device.place)).chain([MEMORY])
+}
+
+fn digests(dir: &Path, machine: &Machine) -> Result<BTreeMap<String, String>> {
+    images(machine).chain([STATE]).map(|name| Ok((name.to_owned(), pmem::digest(&dir.join(name))?))).collect()
+}
+
+/// Writes down what a folder holds, and the digest of that.
+fn seal(dir: &Path, manifest: Manifest) -> Result<()> {
+    let text = serde_json::to_vec_pretty(&manifest)?;
+    fs::write(dir.join(MANIFEST), &text).context("cannot write the machine's manifest")?;
+    fs::write(dir.join(USED), digest_of_bytes(&text)).context("cannot write the machine's lock")
+}
+
+/// Seals a machine's folder anew, whatever it holds now: for tests of what no digest can find.
+///
+/// # Errors
+/// When the folder is no saved machine's.
+pub fn seal_again(dir: &Path) -> Result<()> {
+    let mut manifest: Manifest = serde_json::from_slice(&fs::read(dir.join(MANIFEST))?)?;
+    for (name, digest) in &mut manifest.files {
+        *digest = pmem::digest(&dir.join(name))?;
+    }
+    seal(dir, manifest)
+}
+
 async fn get_ready_and_save(
     vm: &mut Vm,
     requests: &[(String, String)],
-) -> Result<(Hello, Vec<ConfigMismatch>, u64), Broken> {
+) -> Result<(Hello, Vec<ConfigMismatch>, f64), Broken> {
     let hello = ready::hello(vm).await?;
-    let after_ms = u64::try_from(vm.age().as_millis()).unwrap_or(u64::MAX);
+    let pace = ready::pace(vm);
     let config = ready::check_config(vm, requests).await?;
     ready::settle(vm).await?;
     vm.save(SAVE_DEADLINE).await?;
-    Ok((hello, config, after_ms))
+    Ok((hello, config, pace))
 }
 
 /// Why a machine was not made; with the end of what QEMU said, which goes away with the folder.
@@ -354,19 +398,21 @@ fn all(home: &Home) -> Vec<Stored> {
     all
 }
 
-/// Removes a saved machine unless somebody uses it; says whether it went.
-fn remove(path: &Path) -> bool {
-    !is_used(path) && fs::remove_dir_all(path).is_ok()
-}
-
-fn is_used(path: &Path) -> bool {
-    File::open(path.join(USED)).is_ok_and(|used| used.try_lock().is_err())
+/// Removes a saved machine unless somebody uses it, under the lock that keeps others from beginning to;
+/// says whether it went, or would go.
+fn remove(path: &Path, dry_run: bool) -> bool {
+    let used = File::open(path.join(USED));
+    match &used {
+        Ok(used) if used.try_lock().is_err() => false,
+        // Without the file that is locked it is no machine that anybody can use.
+        _ => dry_run || fs::remove_dir_all(path).is_ok(),
+    }
 }
 
 /// Every change of the agent makes another image, and every image another machine.
 fn make_room(home: &Home) {
     for old in all(home).iter().skip(KEPT - 1) {
-        remove(&old.path);
+        remove(&old.path, false);
     }
 }
 
@@ -378,11 +424,11 @@ pub fn prune(home: &Home, unused_days: Option<u64>, dry_run: bool) -> Vec<Pruned
     for one in all(home) {
         let is_old = limit.is_some_and(|limit| one.unused_for >= limit);
         let is_orphan = one.kernel.as_ref().is_none_or(|kernel| !kernel.exists());
-        if !(is_old || is_orphan) || is_used(&one.path) {
+        if !(is_old || is_orphan) {
             continue;
         }
         let bytes = scratch::freed_by_removing(&one.path);
-        if dry_run || remove(&one.path) {
+        if remove(&one.path, dry_run) {
             pruned.push(Pruned { what: "saved machine".to_owned(), path: one.path, bytes });
         }
     }

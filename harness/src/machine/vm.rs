@@ -25,12 +25,13 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::command::{AGENT_SOCKET, Memory, Ports, QMP_SOCKET, arguments};
+use super::patience::Watch;
 use super::qmp::Qmp;
 use super::saved::{MEMORY, STATE, Saved};
-use super::{Machine, patience, pmem, pmem_file};
+use super::{Machine, pmem, pmem_file};
 
 /// The user's wish to end the run.
 pub type Cancel = watch::Receiver<bool>;
@@ -78,6 +79,7 @@ pub struct Vm {
     folder: PathBuf,
     transcript: File,
     begun: Instant,
+    watch: Watch,
     cancel: Cancel,
 }
 
@@ -107,6 +109,9 @@ pub(super) const QEMU_LOG: &str = "qemu.log";
 
 /// Each rung of the ladder that ends a VM.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the last bytes of a state may take to reach its file, and how often to look.
+const STATE_PATIENCE: Duration = Duration::from_secs(5);
+const STATE_POLL: Duration = Duration::from_millis(1);
 /// QEMU connects its sockets before it loads the kernel.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -172,6 +177,7 @@ impl Vm {
             .with_context(|| {
                 format!("cannot run choom, setpriv (util-linux) and {}", machine.qemu.display())
             })?;
+        let pid = child.id();
         let qmp = tokio::spawn(async move {
             let (stream, _) = qmp_listener.accept().await.ok()?;
             Qmp::open(stream).await
@@ -184,6 +190,7 @@ impl Vm {
             folder: folder.to_owned(),
             transcript: create(TRANSCRIPT)?,
             begun: Instant::now(),
+            watch: Watch::new(pid),
             cancel,
         })
     }
@@ -195,7 +202,7 @@ impl Vm {
     pub async fn resume(&mut self, saved: &Saved, deadline: Duration) -> Result<(), Broken> {
         let stdin = self.child.stdin.take();
         let (qmp, listener) = (&mut self.qmp, &self.agent_listener);
-        let resumed = race(&mut self.child, &mut self.cancel, deadline, async {
+        let resumed = race(&mut self.child, &mut self.watch, &mut self.cancel, deadline, async {
             let (agent, _) = listener.accept().await.context("cannot accept QEMU's connection")?;
             qmp.get().await.context("QEMU does not speak QMP")?.restore().await?;
             let mut stdin = stdin.context("QEMU has no standard input")?;
@@ -212,9 +219,15 @@ impl Vm {
 
     /// Writes the machine's state beside its memory. The guest stands still for good then.
     pub(super) async fn save(&mut self, deadline: Duration) -> Result<(), Broken> {
-        let qmp = &mut self.qmp;
-        race(&mut self.child, &mut self.cancel, deadline, async {
-            qmp.get().await.context("QEMU does not speak QMP")?.save(STATE).await
+        let (qmp, state) = (&mut self.qmp, self.folder.join(STATE));
+        race(&mut self.child, &mut self.watch, &mut self.cancel, deadline, async {
+            qmp.get().await.context("QEMU does not speak QMP")?.save(STATE).await?;
+            let written = async {
+                while !state.exists() {
+                    sleep(STATE_POLL).await;
+                }
+            };
+            timeout(STATE_PATIENCE, written).await.context("the saved state could not be written")
         })
         .await
     }
@@ -225,6 +238,11 @@ impl Vm {
         self.begun.elapsed()
     }
 
+    /// The part of its age that QEMU could not use: no processor was free for it, or it was stopped.
+    pub fn lost(&mut self) -> Duration {
+        self.watch.lost()
+    }
+
     /// Waits for the agent's first word.
     ///
     /// # Errors
@@ -232,7 +250,7 @@ impl Vm {
     pub async fn hello(&mut self, deadline: Duration) -> Result<Reply, Broken> {
         let connect = CONNECT_DEADLINE.min(deadline);
         let listener = &self.agent_listener;
-        let accepted = race(&mut self.child, &mut self.cancel, connect, async {
+        let accepted = race(&mut self.child, &mut self.watch, &mut self.cancel, connect, async {
             listener.accept().await.context("cannot accept QEMU's connection")
         });
         self.agent = Some(accepted.await?.0);
@@ -261,7 +279,7 @@ impl Vm {
     async fn reply(&mut self, deadline: Duration) -> Result<Reply, Broken> {
         let agent =
             self.agent.as_mut().ok_or_else(|| Broken::Fault(anyhow::anyhow!("the agent is not connected")))?;
-        let received = race(&mut self.child, &mut self.cancel, deadline, receive(agent)).await;
+        let received = race(&mut self.child, &mut self.watch, &mut self.cancel, deadline, receive(agent)).await;
         let reply = match received {
             Err(Broken::Fault(error)) => return Err(self.ended_or(error).await),
             other => other?,
@@ -354,11 +372,11 @@ fn listen(folder: &Path, name: &str) -> Result<UnixListener> {
 /// Runs `work` against QEMU's end, the deadline and the user.
 async fn race<T>(
     child: &mut Child,
+    watch: &mut Watch,
     cancel: &mut Cancel,
     deadline: Duration,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T, Broken> {
-    let pid = child.id();
     tokio::select! {
         biased;
         result = work => result.map_err(Broken::Fault),
@@ -368,7 +386,7 @@ async fn race<T>(
         }),
         // An error means that nobody can make the wish any more; then it is never made.
         Ok(_) = cancel.wait_for(|wish| *wish) => Err(Broken::Cancelled),
-        () = patience::run_out(pid, deadline) => Err(Broken::Deadline(deadline)),
+        () = watch.run_out(deadline) => Err(Broken::Deadline(deadline)),
     }
 }
 

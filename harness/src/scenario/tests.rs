@@ -236,7 +236,7 @@ fn children_handlers_and_numbers_are_checked() {
 #[test]
 fn every_scenario_of_the_repository_is_good() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
-    let contracts = Contracts::load(&folder.join(CONTRACTS)).unwrap();
+    let contracts = Contracts::load([folder.clone()].into_iter()).unwrap();
     let all = load_all(&folder, &contracts).unwrap();
     assert!(all.len() > 20);
     for name in contracts.names() {

@@ -210,6 +210,8 @@ pub struct Awake {
     pub boot_id: String,
     /// CLOCK_REALTIME after it was set, in nanoseconds.
     pub unix_ns: u64,
+    /// Drawn from the kernel's random number generator after it was seeded; 0 where there is none.
+    pub random: u64,
     /// Guest uptime, in milliseconds.
     pub at_ms: u64,
 }

@@ -120,7 +120,10 @@ fn a_contract_the_kernel_does_not_keep_is_red_in_the_clauses_it_breaks() {
     for row in results(folder.path())["cases"].as_array().unwrap() {
         let (id, kind) = (row["id"].as_str().unwrap(), row["verdict"]["kind"].as_str().unwrap());
         let pins = id.contains("pin/") || id.contains("pinned");
-        assert_eq!(kind, if pins { "fail" } else { "pass" }, "{id}");
+        // What is not applicable says nothing of this contract.
+        if kind != "not-applicable" {
+            assert_eq!(kind, if pins { "fail" } else { "pass" }, "{id}");
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use holdfast::home::Home;
+use holdfast::machine::saved::seal_again;
 use serde_json::Value;
 
 use super::{MAINLINE, at_work_below, holdfast, latest, outcome, results};
@@ -22,8 +23,9 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let users = Home::find().unwrap().cache;
+        // In the same file system: what is made in the one cache may be published into the other.
+        let folder = tempfile::Builder::new().prefix("test-").tempdir_in(&users).unwrap();
         fs::create_dir(folder.path().join("cache")).unwrap();
         for name in ["kernels", "images", "sources", "steps", "trees", "work", "accelerator.json"] {
             symlink(users.join(name), folder.path().join("cache").join(name)).unwrap();
@@ -88,12 +90,14 @@ fn essence(record: &Value) -> Value {
         let count = |when: &str| oracles[when][name].as_u64().unwrap_or(0);
         count("pins_after") - count("pins_before")
     };
+    // A line of /proc/locks has a pid and an inode.
+    let leases = Value::from(oracles["leases_left"].as_array().map_or(0, Vec::len));
     let hello = &record["hello"];
     serde_json::json!({
         "end": record["end"], "config": record["config"], "files": record["files"], "facts": facts,
         "pmem": hello["pmem"], "rdma": hello["rdma"], "cpus": hello["cpus"], "kernel": hello["kernel"],
         "pins": [pins("acquired"), pins("released")],
-        "left": [oracles["regions_left"], oracles["leases_left"], oracles["umount"]],
+        "left": [&oracles["regions_left"], &leases, &oracles["umount"]],
         "fsck": record["fsck"].as_array().unwrap().iter().map(|one| &one["status"]).collect::<Vec<_>>(),
         "taint": oracles["taint"], "console": record["console"],
     })
@@ -147,11 +151,18 @@ fn copies_differ_where_they_must() {
     // The clock is the host's, not that of the hour in which the machine was saved.
     let transcript =
         latest(&place.runs()).join("cases").join(MAINLINE).join("controls.anonymous/transcript.jsonl");
-    let text = fs::read_to_string(transcript).unwrap();
+    let text = fs::read_to_string(&transcript).unwrap();
     let mut lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let told = lines.next().unwrap()["order"]["wake"]["unix_ns"].as_u64().unwrap();
-    let is = lines.next().unwrap()["reply"]["awake"]["unix_ns"].as_u64().unwrap();
+    let awake = lines.next().unwrap()["reply"]["awake"].clone();
+    let is = awake["unix_ns"].as_u64().unwrap();
     assert!(is >= told && is - told < 1_000_000_000, "{told} {is}");
+    // Two copies of one machine draw different numbers.
+    let other = transcript.with_file_name("").join("../controls.devdax/transcript.jsonl");
+    let other = fs::read_to_string(other).unwrap().lines().nth(1).unwrap().to_owned();
+    let other: Value = serde_json::from_str(&other).unwrap();
+    assert_ne!(awake["random"], other["reply"]["awake"]["random"]);
+    assert_ne!(awake["random"], 0);
     // The run's seed gives the cases' seeds.
     let seed = results(&place.runs())["seed"].to_string();
     let before = seeds(&place);
@@ -175,6 +186,7 @@ fn pretend(machine: &Path, what: &str) {
     let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     manifest["inputs"][what] = Value::from("another");
     fs::write(&path, manifest.to_string()).unwrap();
+    seal_again(machine).unwrap();
 }
 
 #[test]
@@ -182,7 +194,7 @@ fn pretend(machine: &Path, what: &str) {
 fn a_saved_machine_that_is_no_good_is_made_again_and_said_in_one_line() {
     let place = Place::new();
     place.run(&["controls/anonymous"]);
-    let table: [(&str, Spoil); 11] = [
+    let table: [(&str, Spoil); 13] = [
         ("memory.img is damaged", |machine| flip(&machine.join("memory.img"), 300 << 20)),
         ("memory.img is damaged", |machine| {
             OpenOptions::new()
@@ -196,7 +208,9 @@ fn a_saved_machine_that_is_no_good_is_made_again_and_said_in_one_line() {
         ("state.bin", |machine| fs::remove_file(machine.join("state.bin")).unwrap()),
         ("pmem-xfs.img is damaged", |machine| flip(&machine.join("pmem-xfs.img"), 2 << 20)),
         ("pmem-ext4.img", |machine| fs::write(machine.join("pmem-ext4.img"), "").unwrap()),
-        ("saved.json cannot be understood", |machine| fs::write(machine.join("saved.json"), "{").unwrap()),
+        ("saved.json is damaged", |machine| fs::write(machine.join("saved.json"), "{").unwrap()),
+        ("saved.json is damaged", |machine| flip(&machine.join("saved.json"), 40)),
+        ("saved.json is damaged", |machine| fs::write(machine.join("used"), "").unwrap()),
         ("it was made of another QEMU", |machine| pretend(machine, "qemu")),
         ("it was made of another kernel", |machine| pretend(machine, "kernel")),
         ("it was made of another image", |machine| pretend(machine, "image")),
@@ -225,13 +239,10 @@ fn a_state_that_qemu_does_not_take_is_thrown_away_and_the_cases_boot() {
     let machine = place.machine();
     // Right by its digest, and still no state.
     fs::write(machine.join("state.bin"), "no state").unwrap();
-    let manifest = fs::read_to_string(machine.join("saved.json")).unwrap();
-    let mut manifest: Value = serde_json::from_str(&manifest).unwrap();
-    manifest["files"].as_object_mut().unwrap().remove("state.bin");
-    fs::write(machine.join("saved.json"), manifest.to_string()).unwrap();
+    seal_again(&machine).unwrap();
     let text = place.run(&["controls/*", "selftest/warn", "--jobs", "1"]);
     assert_eq!(place.machines(), words(&["cold"]), "{text}");
-    assert_eq!(text.matches("is thrown away, the remaining cases boot").count(), 1, "{text}");
+    assert_eq!(text.matches("is thrown away, the cases boot theirs").count(), 1, "{text}");
     assert!(!machine.exists());
     place.run(&["controls/*"]);
     assert_eq!(place.machines(), words(&["restored"]));
@@ -274,10 +285,20 @@ fn a_cache_that_takes_nothing_costs_a_warning_only() {
         return;
     }
     let place = Place::new();
+    // The image is made where there is room.
+    place.run(&["controls/anonymous", "--cold"]);
     let cache = place.cache().display().to_string();
     let full = format!("mkdir -p {cache}/tmp && mount -t tmpfs -o size=100m none {cache}/tmp");
     let read_only = format!("mount --bind {cache} {cache} && mount -o remount,ro,bind {cache}");
-    for (mounts, why) in [(full, "needs about"), (read_only, "Read-only file system")] {
+    for (mounts, why, is_saved) in [
+        (full, "needs about", false),
+        (read_only.clone(), "Read-only file system", false),
+        // A good one is there, but QEMU opens a copy's memory for writing.
+        (read_only, "Read-only file system", true),
+    ] {
+        if is_saved {
+            place.run(&["controls/*"]);
+        }
         let (code, text) = with_mounts(&place, &mounts);
         assert_eq!(code, 0, "{text}");
         let said: Vec<&str> = text.lines().filter(|line| line.contains("boot their machines")).collect();
@@ -393,5 +414,7 @@ fn pruning_takes_saved_machines_but_none_in_use() {
     assert!(!text.contains("saved machine"), "{text}");
     drop(used);
     let (_, text) = prune(&["--dry-run"]);
-    assert!(text.contains("would remove saved machine"), "{text}");
+    assert!(text.contains("would remove saved machine") && machine.exists(), "{text}");
+    let others = prune(&["--unused-days", "36500"]).1;
+    assert!(machine.exists(), "{others}");
 }

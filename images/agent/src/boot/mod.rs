@@ -129,7 +129,6 @@ fn get_ready(started_ms: u64, progress: &Progress) -> (Hello, Session) {
     // KERN_INFO: the console need not be written to when a saved machine goes on from here.
     let _ = mark_log(&format!("<6>holdfast: ready, {} ms since the agent started", ready_ms - started_ms));
     // Behind `ready_ms`: this takes all guests equally long, and theirs is to show how fast they are.
-    settle_clock(progress);
     drop(watch);
     (hello, session)
 }

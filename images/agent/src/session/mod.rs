@@ -117,7 +117,8 @@ impl Session {
         let _ = cast.stock(SPARES, &progress.within(SPARES_TIMEOUT));
         let eyes =
             if stage.in_guest { Eyes::open(stage.rdma.is_some()) } else { Err("this is no guest".to_owned()) };
-        let random = OpenOptions::new().write(true).open("/dev/urandom").ok().filter(|_| stage.in_guest);
+        let random =
+            OpenOptions::new().read(true).write(true).open("/dev/urandom").ok().filter(|_| stage.in_guest);
         let umounter = |(place, folder): (Place, PathBuf)| {
             let call = move || umount2(&folder, MntFlags::empty()).map_or_else(|errno| errno as i32, |()| 0);
             Some((place, Umounter::start(call).ok()?))
@@ -210,17 +211,20 @@ impl Session {
         if self.awake {
             return Err("this guest is already awake".to_owned());
         }
+        let mut random = [0; 8];
         if self.stage.in_guest {
             let time = Duration::from_nanos(unix_ns).into();
             clock_settime(ClockId::CLOCK_REALTIME, time)
                 .map_err(|errno| format!("setting the clock: {errno}"))?;
-            let random = self.random.as_ref().ok_or("/dev/urandom could not be opened")?;
-            sys::seed_random(random.as_fd(), seed).map_err(|errno| format!("seeding /dev/urandom: {errno}"))?;
+            let mut source = self.random.as_ref().ok_or("/dev/urandom could not be opened")?;
+            sys::seed_random(source.as_fd(), seed).map_err(|errno| format!("seeding /dev/urandom: {errno}"))?;
+            source.read_exact(&mut random).map_err(|error| format!("reading /dev/urandom: {error}"))?;
         }
         self.awake = true;
         let now = clock_gettime(ClockId::CLOCK_REALTIME).map_err(|errno| format!("CLOCK_REALTIME: {errno}"))?;
         let unix_ns = u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX);
-        Ok(Awake { boot_id: self.stage.boot_id.clone(), unix_ns, at_ms: now_ms() })
+        let random = u64::from_ne_bytes(random);
+        Ok(Awake { boot_id: self.stage.boot_id.clone(), unix_ns, random, at_ms: now_ms() })
     }
 
     /// Notes that a step is over.
