@@ -310,7 +310,9 @@ fn without(name: &str, seen: &Oracles, fsck: &[FsckFact]) -> (Oracles, Vec<FsckF
         "pins" => seen.pins_after = clean.pins_after,
         "leases" => seen.leases_left = clean.leases_left,
         "umount" => seen.umount = clean.umount,
-        _ => return (seen, with_status(fsck, Some(0))),
+        "fsck" => return (seen, with_status(fsck, Some(0))),
+        // Of damage nothing is found also when nobody looks.
+        _ => seen.damage.clear(),
     }
     (seen, fsck.to_vec())
 }

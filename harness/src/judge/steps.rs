@@ -119,11 +119,10 @@ fn compare(step: &PlannedStep, fact: &Fact, record: &Record) -> (StepStatus, Str
         Action::Start { .. } => true,
         Action::Still { for_ms, .. } => {
             // The call must have been watched for as long as the step says.
-            matches!(fact.outcome, Outcome::Blocked { .. })
-                && fact.ran_ms() + fact.stalled_ms.min(STALL_GRAIN_MS) >= scaled(*for_ms, pace)
+            matches!(fact.outcome, Outcome::Blocked { .. }) && watched_for(fact, scaled(*for_ms, pace))
         }
         Action::Do { .. } | Action::Await { .. } | Action::Use { .. } => {
-            let watched = fact.outcome != Outcome::NoSignal || fact.ran_ms() >= scaled(step.wait_ms, pace);
+            let watched = fact.outcome != Outcome::NoSignal || watched_for(fact, scaled(step.wait_ms, pace));
             watched && step.expect.admits(&fact.outcome, &|id| returned(record, id))
         }
     };
@@ -153,6 +152,11 @@ fn returned(record: &Record, id: &str) -> Option<i64> {
         Outcome::Returned(value) => Some(value),
         _ => None,
     }
+}
+
+/// True if the guest ran for as long as a watch is to last.
+fn watched_for(fact: &Fact, ms: u64) -> bool {
+    fact.ran_ms() + fact.stalled_ms.min(STALL_GRAIN_MS) >= ms
 }
 
 /// By when a step must have come back, in milliseconds since its operation was issued.
