@@ -149,9 +149,13 @@ fn damage(facts: &[DamageFact]) -> (Option<String>, Option<String>) {
 /// Why it is not known what a device reaches; `None` where that was shown, or no block was given away.
 pub(super) fn damage_unknown(facts: &[DamageFact]) -> Option<String> {
     let fact = facts.iter().find(|fact| fact.victim.is_none())?;
+    let lost = match fact.lost_kib {
+        0 => String::new(),
+        lost => format!(", where {lost} KiB are not the file's any more,"),
+    };
     Some(format!(
-        "after {} {} KiB that ${} pins were not the file's any more, and what a device reaches there could not be shown: {}",
-        fact.after, fact.lost_kib, fact.region, fact.trouble
+        "what ${} reaches after {}{lost} could not be shown: {}",
+        fact.region, fact.after, fact.trouble
     ))
 }
 

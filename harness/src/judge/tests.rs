@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use holdfast_protocol::{
-    ConfigMismatch, Fact, FileFact, Hello, LogLine, Oracles, Outcome, PinCounts, Place, PmemFact, RdmaFact,
-    Signalled, StuckTask, UmountFact,
+    ConfigMismatch, DamageFact, Fact, FileFact, Hello, LogLine, Oracles, Outcome, PinCounts, Place, PmemFact,
+    RdmaFact, Signalled, StuckTask, UmountFact, Victim,
 };
 
 mod broken;
@@ -314,6 +314,44 @@ fn what_is_undecided_hides_nothing_that_is_wrong() {
         record.facts.get_mut("mr").unwrap().outcome = Outcome::Errno(95);
     });
     assert_eq!((result.verdict.kind, result.verdict.step.as_deref()), (Kind::Fail, Some("mr")));
+}
+
+#[test]
+fn what_a_device_reaches_of_blocks_given_away_is_judged() {
+    let differs = || Outcome::Differs { at: 9, want: 1, got: 2 };
+    let refused = || Some(Outcome::Completion("REM_ACCESS_ERR".into()));
+    let victim = |read, write, bytes| {
+        let file = "/mnt/ext4/v".to_owned();
+        Some(Victim { file, offset: 0, region_offset: 0, read, write, bytes })
+    };
+    let ok = || Outcome::Returned(0);
+    let table: [(&str, Option<Victim>, Kind, Option<&str>); 6] = [
+        ("nothing is reached", victim(refused(), refused(), ok()), Kind::Pass, None),
+        ("other bytes are read", victim(Some(differs()), refused(), ok()), Kind::Pass, None),
+        (
+            "the victim is written",
+            victim(refused(), Some(ok()), differs()),
+            Kind::Fail,
+            Some("oracle/no-stale-write"),
+        ),
+        ("the victim is read", victim(Some(ok()), refused(), ok()), Kind::Fail, Some("oracle/no-stale-read")),
+        (
+            "only writing is allowed",
+            victim(None, Some(ok()), differs()),
+            Kind::Fail,
+            Some("oracle/no-stale-write"),
+        ),
+        ("nobody could look", None, Kind::Inconclusive, None),
+    ];
+    for (what, victim, kind, step) in table {
+        let result = after("unguarded", |record| {
+            let trouble = if victim.is_some() { "" } else { "no new file" }.to_owned();
+            let (after, region, victim) = ("cut".to_owned(), "mr".to_owned(), victim.clone());
+            oracles(record).damage =
+                vec![DamageFact { after, region, lost_kib: 4, taken_kib: 4, victim, trouble }];
+        });
+        assert_eq!((result.verdict.kind, result.verdict.step.as_deref()), (kind, step), "{what}");
+    }
 }
 
 #[test]

@@ -84,7 +84,12 @@ impl Session {
         let looks = !self.ledger.regions.is_empty()
             && (moves_blocks(op) || (lets_go(op) && !self.ledger.unlinked.is_empty()));
         if looks {
-            for region in self.ledger.regions.keys().cloned().collect::<Vec<_>>() {
+            let shown = |region: &&String| {
+                self.ledger.found.iter().any(|fact| fact.region == **region && fact.victim.is_some())
+            };
+            let regions: Vec<String> =
+                self.ledger.regions.keys().filter(|region| !shown(region)).cloned().collect();
+            for region in regions {
                 if let Some(fact) = self.look(step, &region) {
                     self.ledger.found.push(fact);
                 }
@@ -103,8 +108,10 @@ impl Session {
         let Some((file, at, len)) = self.ledger.maps.get(op.map.id()).cloned() else { return };
         let Some(declared) = self.files.get(&file).filter(|file| file.on != Place::Devdax) else { return };
         let path = declared.path.clone();
-        let Ok((_, found)) = self.survey(Survey::Extents(path)) else { return };
-        let extents = within(&found.extents, at, len);
+        let extents = match self.survey(Survey::Extents(path)) {
+            Ok((_, found)) => within(&found.extents, at, len),
+            Err(why) => return self.ledger.found.push(blind(step, step, why)),
+        };
         let (owner, access) = (actor.to_owned(), op.access.clone());
         let pinned = Pinned { file, owner, access, at, extents };
         self.ledger.regions.insert(step.to_owned(), pinned);
@@ -114,7 +121,10 @@ impl Session {
     fn look(&mut self, after: &str, region: &str) -> Option<DamageFact> {
         let pinned = self.ledger.regions.get(region)?.clone();
         let path = self.files.get(&pinned.file)?.path.clone();
-        let (_, mut now) = self.survey(Survey::Extents(path.clone())).ok()?;
+        let mut now = match self.survey(Survey::Extents(path.clone())) {
+            Ok((_, found)) => found,
+            Err(why) => return Some(blind(after, region, why)),
+        };
         // Whatever has its name by now is not the file.
         if self.ledger.unlinked.contains(&pinned.file) {
             now = Found::default();
@@ -124,14 +134,7 @@ impl Session {
             return None;
         }
         let lost_kib = gone.iter().map(|extent| extent.len).sum::<u64>() / KIB;
-        let mut fact = DamageFact {
-            after: after.to_owned(),
-            region: region.to_owned(),
-            lost_kib,
-            taken_kib: 0,
-            victim: None,
-            trouble: String::new(),
-        };
+        let mut fact = DamageFact { lost_kib, ..blind(after, region, String::new()) };
         let folder = path.parent().map(PathBuf::from).unwrap_or_default();
         match self.show(&pinned, region, &folder, gone, &mut fact) {
             Ok(()) => {}
@@ -150,10 +153,7 @@ impl Session {
         gone: Vec<Extent>,
         fact: &mut DamageFact,
     ) -> Result<(), String> {
-        let (outcome, found) = self.survey(Survey::Take { folder: folder.to_owned(), wanted: gone })?;
-        if let Outcome::Errno(errno) = outcome {
-            return Err(format!("making a new file in {} failed with errno {errno}", folder.display()));
-        }
+        let (_, found) = self.survey(Survey::Take { folder: folder.to_owned(), wanted: gone })?;
         fact.taken_kib = found.taken.iter().map(|taken| taken.of.len).sum::<u64>() / KIB;
         let Some(Taken { file, offset, of }) = found.taken.into_iter().max_by_key(|taken| taken.of.len) else {
             return Err("no new file was given any of the blocks".to_owned());
@@ -161,9 +161,7 @@ impl Session {
         let len = of.len.min(SHOWN);
         let at = of.logical - pinned.at;
         let write = Survey::Write { file: file.clone(), offset, len, seed: OWN, at };
-        if let (Outcome::Errno(errno), _) = self.survey(write)? {
-            return Err(format!("writing into {} failed with errno {errno}", file.display()));
-        }
+        self.survey(write)?;
         let peer = self.peer_of(&pinned.owner).ok_or("no idle actor is connected with the region's owner")?;
         let mr = Handle::try_from(format!("${region}"))?;
         let (at_kib, len_kib) = (at / KIB, len / KIB);
@@ -204,10 +202,13 @@ impl Session {
             };
             self.cast.start(part)?;
         }
-        let tag = "a survey".to_owned();
+        let (tag, asked) = ("a survey".to_owned(), format!("{what:?}"));
         let answer = self.ask(SURVEYOR, &Call::Survey { tag: tag.clone(), what }, &tag)?;
         match answer.more {
-            More::Found(found) => Ok((answer.outcome, found)),
+            More::Found(found) => match answer.outcome {
+                Outcome::Errno(errno) => Err(format!("{asked} failed with errno {errno}")),
+                outcome => Ok((outcome, found)),
+            },
             _ => Err("the surveyor found nothing to say".to_owned()),
         }
     }
@@ -227,6 +228,12 @@ impl Session {
             }
         }
     }
+}
+
+/// A look that showed nothing, and why.
+fn blind(after: &str, region: &str, trouble: String) -> DamageFact {
+    let (after, region) = (after.to_owned(), region.to_owned());
+    DamageFact { after, region, lost_kib: 0, taken_kib: 0, victim: None, trouble }
 }
 
 /// Takes blocks from a file, or gives it others.
