@@ -210,11 +210,11 @@ async fn conduct(
     record.phases.prepare_ms = next_lap();
     // By the step that issued the operation: a wait goes on from there.
     let mut lost_at: BTreeMap<&str, Duration> = BTreeMap::new();
+    let mut lost = vm.lost();
     for step in case.steps.iter().filter(|step| step.excluded.is_none()) {
         doing.clone_from(&step.id);
         say(&format!("{} {}", step.id, step.label()));
         let (order, wait_ms) = order(step, pace);
-        let lost_before = vm.lost();
         let fact = match (vm.exchange(&order, slack(wait_ms)).await?, &step.action) {
             (Reply::Fact(fact), _) => fact,
             (Reply::Started { at_ms }, Action::Start { by, .. }) => Fact {
@@ -227,8 +227,9 @@ async fn conduct(
             },
             (other, _) => return Err(unexpected(&other)),
         };
-        let begun = *lost_at.entry(step.source()).or_insert(lost_before);
-        record.lost_ms.insert(step.id.clone(), millis(vm.lost() - begun));
+        let begun = *lost_at.entry(step.source()).or_insert(lost);
+        lost = vm.lost();
+        record.lost_ms.insert(step.id.clone(), millis(lost - begun));
         record.facts.insert(step.id.clone(), fact);
     }
     record.phases.steps_ms = next_lap();

@@ -90,9 +90,8 @@ async fn check_one(
 
 async fn run(folder: &Path, tool: &str, arguments: &[String]) -> Result<(Option<i32>, String)> {
     let program = find_tool(tool).with_context(|| format!("{tool} is not on this machine"))?;
-    let child = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "--"])
-        .arg(&program)
+    // Nothing ends it with its host: it takes a hundredth of a second, and writes nothing.
+    let child = Command::new(&program)
         .args(arguments)
         .current_dir(folder)
         .env("LC_ALL", "C")
@@ -103,14 +102,14 @@ async fn run(folder: &Path, tool: &str, arguments: &[String]) -> Result<(Option<
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
-        .with_context(|| format!("cannot run setpriv and {}", program.display()))?;
+        .with_context(|| format!("cannot run {}", program.display()))?;
     match timeout(DEADLINE, child.wait_with_output()).await {
         Ok(output) => {
             let output = output.with_context(|| format!("cannot wait for {tool}"))?;
             let text = tail(&String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
-            // Killed, or not started by setpriv: the host's trouble says nothing about the file system.
+            // Killed: the host's trouble says nothing about the file system.
             match output.status.code() {
-                None | Some(126 | 127) => bail!("{tool}: {}: {}", output.status, text.trim()),
+                None => bail!("{tool}: {}: {}", output.status, text.trim()),
                 Some(code) => Ok((Some(code), text)),
             }
         }

@@ -45,15 +45,13 @@ impl Watch {
 
     /// Returns when the machine could have used `patience`.
     pub(super) async fn run_out(&mut self, patience: Duration) {
-        let begun = Instant::now();
-        let before = self.lost();
-        loop {
-            let used = begun.elapsed().saturating_sub(self.lost() - before);
-            let left = patience.saturating_sub(used);
-            if left.is_zero() {
-                return;
-            }
+        // Most answers come before anybody need look.
+        let (begun, before) = (Instant::now(), self.lost);
+        let mut left = patience;
+        while !left.is_zero() {
             sleep(left.min(TICK)).await;
+            let lost = self.lost().saturating_sub(before);
+            left = patience.saturating_sub(begun.elapsed().saturating_sub(lost));
         }
     }
 }
