@@ -5,9 +5,9 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use holdfast::case::{Ground, play};
@@ -148,6 +148,19 @@ fn hello() -> Hello {
     }
 }
 
+/// Written by a process of its own: had this one the file open for writing while another test forks, the
+/// child would have it too, and running it would be ETXTBSY.
+fn write_program(path: &Path, text: &str) {
+    let mut child = Command::new("sh")
+        .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
 /// A machine whose QEMU is this program in one mode. TERM is ignored where `stubborn`.
 fn machine(folder: &Path, mode: &str, stubborn: bool) -> Machine {
     let script = folder.join("fake-qemu");
@@ -157,8 +170,7 @@ fn machine(folder: &Path, mode: &str, stubborn: bool) -> Machine {
         "#!/bin/sh\n{trap}{ARGUMENTS}=\"$*\" {MODE}='{mode}' '{}' --ignored --exact fake_qemu --nocapture\nexit $?\n",
         own.display()
     );
-    fs::write(&script, text).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&script, &text);
     Machine {
         qemu: script,
         accelerator: Accelerator { kind: Kind::Tcg, why: String::new() },

@@ -3,18 +3,30 @@
 //! `cargo` in it a script that links twice at once, `apt-get` one that notes what it was asked for.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use holdfast::doctor::install_command;
 
 const LINKER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cargo/linker");
 
+/// Written by a process of its own: had this one the file open for writing while another test forks, the
+/// child would have it too, and running it would be ETXTBSY.
+fn write_program(path: &Path, text: &str) {
+    let mut child = Command::new("sh")
+        .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
 fn program(folder: &Path, name: &str, text: &str) {
-    let path = folder.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{text}")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&folder.join(name), &format!("#!/bin/sh\n{text}"));
 }
 
 /// A machine whose user has this id.
