@@ -62,17 +62,17 @@ impl Ground {
     /// Learns from a played case whether copies come up; says what a person should know, once.
     pub fn heed(&self, record: &Record) -> Option<String> {
         let saved = self.saved.as_ref()?;
-        if record.machine != Origin::Cold || self.said.replace(true) {
+        if record.machine != Origin::Cold {
             return None;
         }
         let (name, why) = (&self.built.manifest.name, &record.cold_because);
-        if !record.copy_failed {
-            // Not the saved machine's fault: no room for a copy, no process to be had.
-            return Some(format!("a case on {name} boots its machine: {why}"));
+        if record.copy_failed && !self.failed.replace(true) {
+            saved.discard();
+            self.said.set(true);
+            return Some(format!("the saved machine of {name} is thrown away, the cases boot theirs: {why}"));
         }
-        self.failed.set(true);
-        saved.discard();
-        Some(format!("the saved machine of {name} is thrown away, the cases boot theirs: {why}"))
+        // Not the saved machine's fault: no room for a copy, no process to be had.
+        (!self.said.replace(true)).then(|| format!("a case on {name} boots its machine: {why}"))
     }
 }
 

@@ -13,7 +13,7 @@ const HELLO_DEADLINE: Duration = Duration::from_secs(90);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Within this time, in milliseconds in which it could use a processor, a guest is ready on the reference
-/// machine (2 cores, TCG) also when a second one boots beside it; alone it takes 1,600
+/// machine (2 cores, TCG) also when a second one boots beside it; alone it takes 1,400
 /// (docs/performance.md). A guest that takes twice as long, as one with a debug kernel does, gets twice the
 /// time for everything else.
 const REFERENCE_HELLO_MS: f64 = 2_500.0;

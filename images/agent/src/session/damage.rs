@@ -158,6 +158,11 @@ impl Session {
         let Some(Taken { file, offset, of }) = found.taken.into_iter().max_by_key(|taken| taken.of.len) else {
             return Err("no new file was given any of the blocks".to_owned());
         };
+        // What the region does not allow ends in an error that the queue pair does not survive.
+        let may = |access| pinned.access.contains(&access);
+        if !may(Access::REMOTE_READ) && !may(Access::REMOTE_WRITE) {
+            return Err("the region allows neither remote reads nor remote writes".to_owned());
+        }
         let len = of.len.min(SHOWN);
         let at = of.logical - pinned.at;
         let write = Survey::Write { file: file.clone(), offset, len, seed: OWN, at };
@@ -165,8 +170,6 @@ impl Session {
         let peer = self.peer_of(&pinned.owner).ok_or("no idle actor is connected with the region's owner")?;
         let mr = Handle::try_from(format!("${region}"))?;
         let (at_kib, len_kib) = (at / KIB, len / KIB);
-        // What the region does not allow ends in an error that the queue pair does not survive.
-        let may = |access| pinned.access.contains(&access);
         let read = Op::RdmaRead(RdmaRead { mr: mr.clone(), at_kib, len_kib, pattern: OWN });
         let read = may(Access::REMOTE_READ).then(|| self.transfer(&peer, region, read)).transpose()?;
         let write = Op::RdmaWrite(RdmaWrite { mr, at_kib, len_kib, pattern: FOREIGN });
