@@ -198,22 +198,7 @@ fn in_folder(of: Run<'_>, folder: &RunFolder) -> Result<Results> {
     Ok(results)
 }
 
-/// One kernel.
-///
-/// # Errors
-/// When it cannot be built.
-pub fn built_of(
-    home: &Home,
-    request: &kernel::Request,
-    settings: &Settings,
-    progress: &Progress,
-    interrupt: &Interrupt,
-) -> Result<Built> {
-    let options = kernel::Options { offline: settings.offline, jobs: Some(settings.jobs) };
-    kernel::ensure(home, request, &options, progress, interrupt.flag())
-}
-
-/// One machine, ready to be booted by hand.
+/// One machine, ready to be booted by hand, and its kernel.
 ///
 /// # Errors
 /// When its kernel or image cannot be built.
@@ -223,10 +208,12 @@ pub fn machine_of(
     settings: &Settings,
     progress: &Progress,
     interrupt: &Interrupt,
-) -> Result<Machine> {
+) -> Result<(Machine, Built)> {
     let accelerator = accel::choose(&home.cache, settings.accelerator)?;
-    let built = built_of(home, request, settings, progress, interrupt)?;
-    Ok(machine(&built, &image_of(home, settings, interrupt)?, &accelerator, settings))
+    let options = kernel::Options { offline: settings.offline, jobs: Some(settings.jobs) };
+    let built = kernel::ensure(home, request, &options, progress, interrupt.flag())?;
+    let machine = machine(&built, &image_of(home, settings, interrupt)?, &accelerator, settings);
+    Ok((machine, built))
 }
 
 /// Builds what the plan needs. A kernel that does not build has rows all the same.

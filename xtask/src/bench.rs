@@ -82,7 +82,7 @@ pub(crate) fn main(bench: &Bench, home: &Home) -> Result<Exit> {
     let settings = how.settings();
     match &bench.what {
         What::Boot { kernel, rounds, json, .. } => {
-            let machine = machine_of(home, &Request::named(kernel), &settings, &progress, &interrupt)?;
+            let (machine, _) = machine_of(home, &Request::named(kernel), &settings, &progress, &interrupt)?;
             let floor = image::ensure(home, image::FLOOR, how.offline)?;
             let measured = boots(home, &machine, &floor.path, kernel, *rounds, &progress, &interrupt)?;
             print(&measured, *json)

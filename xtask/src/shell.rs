@@ -34,7 +34,7 @@ pub(crate) fn main(shell: &Shell, home: &Home) -> Result<Exit> {
     let progress = Progress::new(shell.how.quiet);
     doctor::provide(false, &progress)?;
     let interrupt = Interrupt::listen(&progress)?;
-    let machine = machine_of(home, request, &shell.how.settings(), &progress, &interrupt)?;
+    let (machine, _) = machine_of(home, request, &shell.how.settings(), &progress, &interrupt)?;
     interactive(home, &machine)?;
     Ok(Exit::AsExpected)
 }

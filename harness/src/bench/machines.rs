@@ -116,7 +116,7 @@ pub fn machines(
     let requests = [(plan.kernels[0].name.clone(), request.clone())].into();
     let bench = Bench { home, plan, requests: &requests, settings: &settings, progress, interrupt };
     let floor_image = image::ensure(home, image::FLOOR, settings.offline)?;
-    let machine = run::machine_of(home, request, &settings, progress, interrupt)?;
+    let (machine, _) = run::machine_of(home, request, &settings, progress, interrupt)?;
     let mut floor_ms = Vec::new();
     let mut floors = |progress: &Progress| -> Result<()> {
         let bar = progress.bar("floors", Some(u64::from(amount.rounds)));
@@ -224,8 +224,7 @@ impl Bench<'_> {
     /// Machines saved into a cache of their own; how long that took, and the size of one.
     fn saves(&self, rounds: u32) -> Result<(Vec<u64>, u64)> {
         let Self { home, requests, settings, progress, interrupt, .. } = *self;
-        let built = run::built_of(home, &requests[&self.plan.kernels[0].name], settings, progress, interrupt)?;
-        let machine =
+        let (machine, built) =
             run::machine_of(home, &requests[&self.plan.kernels[0].name], settings, progress, interrupt)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (mut times, mut bytes) = (Vec::new(), 0);

@@ -102,7 +102,8 @@ pub(super) fn judge(seen: &Oracles, fsck: &[FsckFact], broken: &BTreeMap<String,
     troubles.extend(unseen(fsck.iter().map(|one| one.on)).map(|on| format!("{on:?}: no checker ran")));
     say("fsck", false, "both file systems check clean", (!troubles.is_empty()).then(|| troubles.join("; ")));
     let tried = |what: fn(&Victim) -> &Option<Outcome>| {
-        seen.damage.iter().filter_map(|fact| fact.victim.as_ref()).any(|victim| what(victim).is_some())
+        let victims = seen.damage.iter().filter_map(|fact| fact.victim.as_ref());
+        victims.filter_map(|victim| what(victim).as_ref()).any(decided)
     };
     let (writes, reads) = damage(&seen.damage);
     // Where it is expected broken it is asked too: nobody looked is no breakage.
@@ -124,6 +125,16 @@ pub(super) fn judge(seen: &Oracles, fsck: &[FsckFact], broken: &BTreeMap<String,
         }
     }
     results
+}
+
+/// A transfer that shows what a device reaches: it went through, or the region was refused. Anything else,
+/// a flushed request or one that was never posted, is as if nobody had tried.
+fn decided(transfer: &Outcome) -> bool {
+    match transfer {
+        Outcome::Returned(_) | Outcome::Differs { .. } => true,
+        Outcome::Completion(status) => status == "REM_ACCESS_ERR",
+        _ => false,
+    }
 }
 
 /// What was seen of blocks that were given away under a device: written into, read out of.
@@ -148,15 +159,23 @@ fn damage(facts: &[DamageFact]) -> (Option<String>, Option<String>) {
 
 /// Why it is not known what a device reaches; `None` where that was shown, or no block was given away.
 pub(super) fn damage_unknown(facts: &[DamageFact]) -> Option<String> {
-    let fact = facts.iter().find(|fact| fact.victim.is_none())?;
+    let (fact, trouble) = facts.iter().find_map(|fact| Some((fact, why_not_shown(fact)?)))?;
     let lost = match fact.lost_kib {
         0 => String::new(),
         lost => format!(", where {lost} KiB are not the file's any more,"),
     };
-    Some(format!(
-        "what ${} reaches after {}{lost} could not be shown: {}",
-        fact.region, fact.after, fact.trouble
-    ))
+    Some(format!("what ${} reaches after {}{lost} could not be shown: {trouble}", fact.region, fact.after))
+}
+
+fn why_not_shown(fact: &DamageFact) -> Option<String> {
+    let Some(victim) = &fact.victim else { return Some(fact.trouble.clone()) };
+    let tried = [("read", &victim.read), ("write", &victim.write)];
+    let mut tried = tried.into_iter().filter_map(|(what, outcome)| Some((what, outcome.as_ref()?))).peekable();
+    if tried.peek().is_none() {
+        return Some("nothing was transferred".to_owned());
+    }
+    let (what, outcome) = tried.find(|(_, outcome)| !decided(outcome))?;
+    Some(format!("the {what} ended with {}", describe(outcome)))
 }
 
 #[cfg(test)]

@@ -320,13 +320,17 @@ fn what_is_undecided_hides_nothing_that_is_wrong() {
 fn what_a_device_reaches_of_blocks_given_away_is_judged() {
     let differs = || Outcome::Differs { at: 9, want: 1, got: 2 };
     let refused = || Some(Outcome::Completion("REM_ACCESS_ERR".into()));
+    let flushed = || Some(Outcome::Completion("WR_FLUSH_ERR".into()));
     let victim = |read, write, bytes| {
         let file = "/mnt/ext4/v".to_owned();
         Some(Victim { file, offset: 0, region_offset: 0, read, write, bytes })
     };
     let ok = || Outcome::Returned(0);
-    let table: [(&str, Option<Victim>, Kind, Option<&str>); 6] = [
-        ("nothing is reached", victim(refused(), refused(), ok()), Kind::Pass, None),
+    let table: [(&str, Option<Victim>, Kind, Option<&str>); 9] = [
+        ("nothing is reached", victim(refused(), None, ok()), Kind::Pass, None),
+        ("only writing is allowed, and refused", victim(None, refused(), ok()), Kind::Pass, None),
+        ("a flushed write shows nothing", victim(refused(), flushed(), ok()), Kind::Inconclusive, None),
+        ("nothing is transferred", victim(None, None, ok()), Kind::Inconclusive, None),
         ("other bytes are read", victim(Some(differs()), refused(), ok()), Kind::Pass, None),
         (
             "the victim is written",

@@ -181,6 +181,31 @@ impl Session {
         }
     }
 
+    /// Asks an actor that is idle; other answers that come meanwhile go where they belong.
+    ///
+    /// # Errors
+    /// Why there is no answer, in words.
+    pub(super) fn ask(
+        &mut self,
+        actor: &str,
+        call: &Call,
+        tag: &str,
+        timeout: Duration,
+    ) -> Result<Answer, String> {
+        if !self.cast.tell(actor, call) {
+            return Err(format!("actor {actor} cannot be reached"));
+        }
+        let limit = self.progress.within(timeout);
+        loop {
+            match self.cast.hear(actor, &limit) {
+                Heard::Answer(answer) if answer.tag == tag => return Ok(answer),
+                Heard::Answer(answer) => self.sort(actor, answer),
+                Heard::Gone(_) => return Err(format!("actor {actor} ended meanwhile")),
+                Heard::Silence => return Err(format!("actor {actor} did not answer within {timeout:?}")),
+            }
+        }
+    }
+
     /// Puts an answer where it belongs: a step's, a handler's, or that of a call that was given up.
     pub(super) fn sort(&mut self, actor: &str, answer: Answer) {
         if let Some(handler) = answer.tag.strip_prefix(SIGNAL_TAG) {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use holdfast_protocol::Outcome;
 
 use super::Session;
-use super::cast::Heard;
 use crate::clock::now_ms;
 use crate::wire::{Answer, Call, More, PairEnd};
 
@@ -54,25 +53,12 @@ impl Session {
     ) -> Result<Option<PairEnd>, Outcome> {
         // No step id holds a blank, so a late answer cannot be taken for a step's.
         let want = format!("{step} / connect");
-        if !self.cast.tell(name, &call(want.clone())) {
-            return Err(not_issued(format!("actor {name} cannot be reached")));
-        }
-        let limit = self.progress.within(HALF_TIMEOUT);
-        loop {
-            match self.cast.hear(name, &limit) {
-                Heard::Answer(Answer { tag, outcome, more, .. }) if tag == want => {
-                    return match (outcome, more) {
-                        (Outcome::Returned(_), More::Pair(end)) => Ok(Some(end)),
-                        (Outcome::Returned(_), _) => Ok(None),
-                        (other, _) => Err(other),
-                    };
-                }
-                Heard::Answer(other) => self.sort(name, other),
-                Heard::Gone(_) => return Err(not_issued(format!("actor {name} ended while it was connected"))),
-                Heard::Silence => {
-                    return Err(not_issued(format!("actor {name} did not answer within {HALF_TIMEOUT:?}")));
-                }
-            }
+        let call = call(want.clone());
+        let Answer { outcome, more, .. } = self.ask(name, &call, &want, HALF_TIMEOUT).map_err(not_issued)?;
+        match (outcome, more) {
+            (Outcome::Returned(_), More::Pair(end)) => Ok(Some(end)),
+            (Outcome::Returned(_), _) => Ok(None),
+            (other, _) => Err(other),
         }
     }
 }
