@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use holdfast_protocol::Op;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -20,7 +21,21 @@ use crate::yaml::{Document, unknown_word};
 pub struct Contracts {
     by_name: BTreeMap<String, Contract>,
     features: BTreeMap<String, String>,
+    phrases: BTreeMap<String, Phrase>,
+    /// Clauses that several contracts have.
+    common: BTreeMap<String, BTreeMap<String, String>>,
     folders: Vec<PathBuf>,
+}
+
+/// What proposals call differently.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Phrase {
+    #[expect(dead_code, reason = "for people; it must be there")]
+    about: String,
+    /// What a step that uses it gives in `with`, whether its contract needs it or not.
+    #[serde(default)]
+    parameters: BTreeSet<String>,
 }
 
 /// What one kind of kernel promises.
@@ -30,7 +45,11 @@ pub struct Contract {
     /// What it stands for, in a sentence.
     pub about: String,
     /// Clause ids and what each promises.
+    #[serde(default)]
     pub clauses: BTreeMap<String, String>,
+    /// Names of common clauses that it has as well; written out when it is read.
+    #[serde(default, skip_serializing)]
+    has: Vec<String>,
     /// Splats that kernels under it are known to print.
     #[serde(default)]
     pub splats: Vec<DeclaredSplat>,
@@ -38,7 +57,7 @@ pub struct Contract {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub features: BTreeSet<String>,
     /// What a step `use: NAME` does under it: operations, in which `$name` is a parameter of the phrase.
-    /// An empty list says that there is nothing to do.
+    /// One that is absent, or an empty list, says that there is nothing to do.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub phrases: BTreeMap<String, Vec<Value>>,
 }
@@ -59,8 +78,10 @@ pub const NO_STALE_WRITE: &str = "no-stale-write";
 pub const NO_STALE_READ: &str = "no-stale-read";
 /// The clause that the standing oracles prove after every case, if the contract has it.
 pub const PINS_BALANCED: &str = "pins-balanced";
-/// The key of `contracts.yaml` that is no contract.
+/// The keys of `contracts.yaml` that are no contracts.
 const FEATURES: &str = "features";
+const PHRASES: &str = "phrases";
+const COMMON: &str = "common";
 /// An opt-in of more calls than this is a scenario.
 pub const MOST_OPS_OF_A_PHRASE: usize = 8;
 
@@ -85,17 +106,15 @@ impl Contracts {
 
     fn add(&mut self, document: &Document) -> Result<()> {
         let mut value = document.parse()?;
-        if let Some(features) = value.as_object_mut().and_then(|map| map.shift_remove(FEATURES)) {
-            let more: BTreeMap<String, String> = document.typed_at(&path![FEATURES], features)?;
-            if let Some(twice) = more.keys().find(|name| self.features.contains_key(*name)) {
-                let message = format!("there is a feature `{twice}` already: rename it");
-                return Err(document.fault(&path![FEATURES, twice.as_str()], None, &message));
-            }
-            self.features.extend(more);
-        }
+        let mut take = |key: &str| value.as_object_mut().and_then(|map| map.shift_remove(key));
+        let (features, phrases, common) = (take(FEATURES), take(PHRASES), take(COMMON));
+        declare(&mut self.features, features, (FEATURES, "feature"), document)?;
+        declare(&mut self.phrases, phrases, (PHRASES, "phrase"), document)?;
+        declare(&mut self.common, common, (COMMON, "list of clauses"), document)?;
         let more: BTreeMap<String, Contract> = document.typed(value)?;
-        for (name, contract) in more {
+        for (name, mut contract) in more {
             self.check(&name, &contract, document)?;
+            self.write_out(&name, &mut contract, document)?;
             let Some(known) = self.by_name.get_mut(&name) else {
                 self.by_name.insert(name, contract);
                 continue;
@@ -118,6 +137,22 @@ impl Contracts {
             }
             known.splats.extend(contract.splats);
             known.features.extend(contract.features);
+        }
+        Ok(())
+    }
+
+    /// Adds the common clauses that a contract has.
+    fn write_out(&self, name: &str, contract: &mut Contract, document: &Document) -> Result<()> {
+        for list in std::mem::take(&mut contract.has) {
+            let Some(common) = self.common.get(&list) else {
+                let message = unknown_word("list of clauses", &list, self.common.keys().map(String::as_str));
+                return Err(document.fault(&path![name, "has"], Some(&list), &message));
+            };
+            if let Some(twice) = common.keys().find(|clause| contract.clauses.contains_key(*clause)) {
+                let message = format!("`{list}` has the clause `{twice}` already: rename it");
+                return Err(document.fault(&path![name, "clauses", twice.as_str()], None, &message));
+            }
+            contract.clauses.extend(common.clone());
         }
         Ok(())
     }
@@ -180,10 +215,20 @@ impl Contracts {
         self.features.get(name).map(String::as_str)
     }
 
-    /// Names of the phrases of all contracts.
+    /// Names of all phrases.
     #[must_use]
     pub fn phrases(&self) -> BTreeSet<&str> {
-        self.by_name.values().flat_map(|one| one.phrases.keys().map(String::as_str)).collect()
+        let said = self.by_name.values().flat_map(|one| one.phrases.keys());
+        said.chain(self.phrases.keys()).map(String::as_str).collect()
+    }
+
+    /// Names of a phrase's parameters: those that were declared and those that contracts use.
+    #[must_use]
+    pub fn parameters(&self, phrase: &str) -> BTreeSet<String> {
+        let mut names = self.phrases.get(phrase).map(|one| one.parameters.clone()).unwrap_or_default();
+        let said = self.by_name.values().filter_map(|one| one.phrases.get(phrase));
+        said.flatten().for_each(|op| parameters(op, &mut names));
+        names
     }
 
     /// The folders they were read from, in order: also where shared steps lie.
@@ -215,14 +260,23 @@ impl Contract {
         };
         self.phrases.get(name).map_or(&[][..], Vec::as_slice).iter().map(replaced).collect()
     }
+}
 
-    /// Names of a phrase's parameters.
-    #[must_use]
-    pub fn parameters(&self, phrase: &str) -> BTreeSet<String> {
-        let mut names = BTreeSet::new();
-        self.phrases.get(phrase).into_iter().flatten().for_each(|op| parameters(op, &mut names));
-        names
+/// Adds what a key of the file declares; nothing may be there already.
+fn declare<T: DeserializeOwned>(
+    known: &mut BTreeMap<String, T>,
+    value: Option<Value>,
+    (key, what): (&str, &str),
+    document: &Document,
+) -> Result<()> {
+    let Some(value) = value else { return Ok(()) };
+    let more: BTreeMap<String, T> = document.typed_at(&path![key], value)?;
+    if let Some(twice) = more.keys().find(|name| known.contains_key(*name)) {
+        let message = format!("there is a {what} `{twice}` already: rename it");
+        return Err(document.fault(&path![key, twice.as_str()], None, &message));
     }
+    known.extend(more);
+    Ok(())
 }
 
 fn replace(value: &mut Value, with: &BTreeMap<String, Value>) -> Result<(), String> {
@@ -254,6 +308,8 @@ mod tests {
 
     const GOOD: &str = "\
 features: {odp: pages are faulted in when they are used}
+phrases: {opt-in: {about: x, parameters: [map]}, opt-out: {about: x}}
+common: {all: {c: d}}
 mine:
   about: a proposal
   features: [odp]
@@ -270,9 +326,10 @@ mine:
 
     #[test]
     fn a_phrase_is_said_with_its_parameters() {
-        let contracts = Contracts::of(GOOD);
-        let mine = contracts.get("mine").unwrap();
-        assert_eq!(mine.parameters("opt-in").into_iter().collect::<Vec<_>>(), ["fd", "size"]);
+        let all = Contracts::of(GOOD);
+        let mine = all.get("mine").unwrap();
+        assert_eq!(all.parameters("opt-in").into_iter().collect::<Vec<_>>(), ["fd", "map", "size"]);
+        assert!(all.phrases().contains("opt-out"), "declared, and said by no contract");
         let with = |values: &[(&str, Value)]| -> BTreeMap<String, Value> {
             values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
         };
@@ -290,11 +347,22 @@ mine:
     #[test]
     fn mistakes_are_told_with_place_and_the_nearest_word() {
         let table = [
-            ("[odp]", "[opd]", "c.yaml:4:14: mine.features: unknown feature `opd`; did you mean `odp`?"),
-            ("{close:", "{cloze:", "c.yaml:7:55: mine.phrases.opt-in[1]: unknown word `cloze`; did you mean"),
-            ("clauses:", "clausez:", "c.yaml:5:3: mine: unknown field `clausez`; did you mean `clauses`?"),
-            ("mine:", "mi+ne:", "c.yaml:3:3: mi+ne: `+` joins"),
+            ("[odp]", "[opd]", "c.yaml:6:14: mine.features: unknown feature `opd`; did you mean `odp`?"),
+            ("{close:", "{cloze:", "c.yaml:9:55: mine.phrases.opt-in[1]: unknown word `cloze`; did you mean"),
+            ("clauses:", "clausez:", "c.yaml:7:3: mine: unknown field `clausez`; did you mean `clauses`?"),
+            ("mine:", "mi+ne:", "c.yaml:5:3: mi+ne: `+` joins"),
             ("{odp: pages", "{odp: [pages", "c.yaml:1:"),
+            (
+                "clauses: {a: b}",
+                "has: [al]",
+                "c.yaml:7:9: mine.has: unknown list of clauses `al`; did you mean",
+            ),
+            (
+                "clauses: {a: b}",
+                "has: [all]\n  clauses: {c: x}",
+                "c.yaml:8:16: mine.clauses.c: `all` has the clause `c`",
+            ),
+            ("parameters: [map]", "parameter: [map]", "c.yaml:2:29: phrases.opt-in: unknown field `parameter`"),
         ];
         for (from, to, start) in table {
             let message = fault(&GOOD.replacen(from, to, 1));

@@ -241,9 +241,8 @@ impl<'a> Checker<'a> {
         }
         let empty = BTreeMap::new();
         let with = step.with.as_ref().unwrap_or(&empty);
-        let all = self.contracts.names().filter_map(|name| self.contracts.get(name));
-        let parameters: Vec<String> = all.flat_map(|contract| contract.parameters(phrase)).collect();
-        if let Some(unknown) = with.keys().find(|name| !parameters.contains(name)) {
+        let parameters = self.contracts.parameters(phrase);
+        if let Some(unknown) = with.keys().find(|name| !parameters.contains(name.as_str())) {
             let message = unknown_word("parameter", unknown, parameters.iter().map(String::as_str));
             return Err(self.word_fault(nr, &path!["with"], Some(unknown), &message));
         }
