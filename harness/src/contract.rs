@@ -362,7 +362,7 @@ mine:
                 "has: [all]\n  clauses: {c: x}",
                 "c.yaml:8:16: mine.clauses.c: `all` has the clause `c`",
             ),
-            ("parameters: [map]", "parameter: [map]", "c.yaml:2:29: phrases.opt-in: unknown field `parameter`"),
+            ("parameters: [map]", "parameter: [map]", "c.yaml:2:30: phrases.opt-in: unknown field `parameter`"),
         ];
         for (from, to, start) in table {
             let message = fault(&GOOD.replacen(from, to, 1));
