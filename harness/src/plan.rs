@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::contract::{Contract, Contracts, PINS_BALANCED};
 use crate::outcome::bad_input;
 use crate::scenario::{
-    Action, Broken, Ending, Expect, PLANS, Scenario, Under, broken_oracles, excluded, same_ids, steps_under,
+    Action, Broken, Ending, Expect, PLANS, Scenario, Under, Written, broken_oracles, excluded, same_ids,
+    written,
 };
 use crate::yaml::{Document, nearest, unknown_word};
 
@@ -292,6 +293,7 @@ fn stem(id: &str) -> &str {
 fn plan_case(scenario: &Scenario, kernel: &PlannedKernel, under: &Under<'_>) -> PlannedCase {
     let excluded = excluded(scenario, under);
     let applies = excluded.is_none();
+    let Written { steps, actors } = if applies { written(scenario, under) } else { Written::default() };
     PlannedCase {
         id: scenario.id.clone(),
         kernel: kernel.name.clone(),
@@ -304,10 +306,10 @@ fn plan_case(scenario: &Scenario, kernel: &PlannedKernel, under: &Under<'_>) -> 
         setup: Setup {
             case: scenario.id.clone(),
             files: scenario.files.clone(),
-            actors: scenario.actors.clone(),
+            actors,
             sysctl: scenario.sysctl.clone(),
         },
-        steps: if applies { steps_under(scenario, under) } else { Vec::new() },
+        steps,
         broken_oracles: if applies { broken_oracles(scenario, under) } else { BTreeMap::new() },
         excluded,
         ends: scenario.ends.clone(),

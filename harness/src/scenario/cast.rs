@@ -4,62 +4,107 @@
 use anyhow::Result;
 use holdfast_protocol::{MAX_HANDLER_OPS, Op};
 
+use super::actors::{Actor, Handler, Run, step_of};
 use super::check::Checker;
+use super::faults::Faults;
+use super::under::split;
 use super::uses::{Thing, name, uses};
 use crate::path;
 use crate::yaml::{Key, unknown_word};
 
+/// Where a handler's steps are written.
+fn place(actor: &str, handler: &str) -> Vec<Key> {
+    path!["actors", actor, "on_signal", handler, "run"].to_vec()
+}
+
 impl<'a> Checker<'a> {
-    /// The steps that handlers run, as `await` names them (`HANDLER.ID`): id, actor, operation.
-    pub(super) fn handler_steps(&self) -> Result<Vec<(String, &'a str, &'a Op)>> {
-        let mut all: Vec<(String, &str, &Op)> = Vec::new();
-        for (actor, setup) in &self.form.actors {
-            for (handler, setup) in &setup.on_signal {
-                let at = path!["actors", actor.as_str(), "on_signal", handler.as_str(), "run"];
-                let fault = |message: &str| Err(self.document.fault(&at, None, message));
-                if setup.run.len() > MAX_HANDLER_OPS {
-                    return fault(&format!("a handler runs at most {MAX_HANDLER_OPS} operations"));
+    /// The steps that handlers run, as `await` names them (`HANDLER.ID`): id, actor, what is done.
+    pub(super) fn handler_steps(&self) -> Result<Vec<(String, &'a str, Option<String>)>> {
+        let mut all: Vec<(String, &str, Option<String>)> = Vec::new();
+        for (actor, handler, setup) in self.handlers() {
+            let at = place(actor, handler);
+            let fault = |message: &str| Err(self.document.fault(&at, None, message));
+            if setup.run.len() > MAX_HANDLER_OPS {
+                return fault(&format!("a handler runs at most {MAX_HANDLER_OPS} operations"));
+            }
+            if !setup.run.is_empty() && !setup.action.is_record() {
+                return fault("a signal that nobody answers runs nothing");
+            }
+            for run in &setup.run {
+                let id = step_of(handler, &run.id);
+                let sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+                if run.id.is_empty() || !run.id.chars().all(sound) || !handler.chars().all(sound) {
+                    return fault(
+                        "a handler that runs something, and an id, are made of small letters, digits and underscores",
+                    );
                 }
-                if !setup.run.is_empty() && !setup.action.is_record() {
-                    return fault("a signal that nobody answers runs nothing");
+                if all.iter().any(|(other, ..)| *other == id) {
+                    return fault(&format!(
+                        "`{id}` is there already: a handler that runs something has a name of its own"
+                    ));
                 }
-                for run in &setup.run {
-                    let id = format!("{handler}.{}", run.id);
-                    let sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-                    if run.id.is_empty() || !run.id.chars().all(sound) || !handler.chars().all(sound) {
-                        return fault(
-                            "a handler that runs something, and an id, are made of small letters, digits and underscores",
-                        );
-                    }
-                    if all.iter().any(|(other, ..)| *other == id) {
-                        return fault(&format!(
-                            "`{id}` is there already: a handler that runs something has a name of its own"
-                        ));
-                    }
-                    let uses = uses(&run.op);
-                    if uses.actor.is_some() || uses.by_session || uses.foreign {
-                        let name = name(&run.op);
-                        return fault(&format!(
-                            "a handler cannot do `{name}`: it needs the session, or another actor"
-                        ));
-                    }
-                    if let Some(file) = uses.files.iter().find(|file| !self.form.files.contains_key(**file)) {
-                        let message = unknown_word("file", file, self.form.files.keys().map(String::as_str));
-                        return Err(self.document.fault(&at, Some(file), &message));
-                    }
-                    all.push((id, actor, &run.op));
+                for op in self.handler_ops(&at, run)? {
+                    self.handler_may(&at, &op)?;
                 }
+                all.push((id, actor, run.op.as_ref().map(name)));
             }
         }
         Ok(all)
     }
 
+    fn handlers(&self) -> impl Iterator<Item = (&'a str, &'a str, &'a Handler)> {
+        let of_actor = |(actor, setup): (&'a String, &'a Actor)| {
+            setup.on_signal.iter().map(move |(name, one)| (actor.as_str(), name.as_str(), one))
+        };
+        self.form.actors.iter().flat_map(of_actor)
+    }
+
+    /// Every operation that one step of a handler is under the scenario's contracts.
+    fn handler_ops(&self, at: &[Key], run: &Run) -> Result<Vec<Op>> {
+        let fault = |word: Option<&str>, message: &str| Err(self.document.fault(at, word, message));
+        let phrase = match (&run.op, &run.phrase) {
+            (Some(op), None) => return Ok(vec![op.clone()]),
+            (None, Some(phrase)) => phrase,
+            _ => return fault(None, &format!("`{}` has either `do` or `use`", run.id)),
+        };
+        if let Some((_, word, message)) = self.unknown_phrase(phrase, &run.with) {
+            return fault(Some(&word), &message);
+        }
+        let mut all = Vec::new();
+        for contract in self.form.contracts.iter().map(|key| split(key).0) {
+            let Some(described) = self.contracts.get(contract) else { continue };
+            match run.ops(described) {
+                Ok(ops) => all.extend(ops.into_iter().map(|(_, op)| op)),
+                Err(why) => return fault(Some(phrase), &format!("under {contract}: {why}")),
+            }
+        }
+        Ok(all)
+    }
+
+    /// What a handler can do alone, or with what the session told it ahead.
+    fn handler_may(&self, at: &[Key], op: &Op) -> Result<()> {
+        let uses = uses(op);
+        if uses.by_session || uses.forks || uses.foreign || (uses.rdma && uses.actor.is_some()) {
+            let message = format!("a handler cannot do `{}`: it needs the session", name(op));
+            return Err(self.document.fault(at, None, &message));
+        }
+        if let Some(actor) = uses.actor.filter(|actor| !self.form.actors.contains_key(*actor)) {
+            let message = unknown_word("actor", actor, self.form.actors.keys().map(String::as_str));
+            return Err(self.document.fault(at, Some(actor), &message));
+        }
+        if let Some(file) = uses.files.iter().find(|file| !self.form.files.contains_key(**file)) {
+            let message = unknown_word("file", file, self.form.files.keys().map(String::as_str));
+            return Err(self.document.fault(at, Some(file), &message));
+        }
+        Ok(())
+    }
+
     /// Every handle that a handler uses is made by some step of its actor, or of one that it comes from.
     pub(super) fn handler_handles(&self) -> Result<()> {
-        for (actor, setup) in &self.form.actors {
-            for (handler, setup) in &setup.on_signal {
-                let at = path!["actors", actor.as_str(), "on_signal", handler.as_str(), "run"];
-                for (handle, wanted) in setup.run.iter().flat_map(|run| uses(&run.op).handles) {
+        for (actor, handler, setup) in self.handlers() {
+            let at = place(actor, handler);
+            for op in setup.run.iter().flat_map(|run| self.handler_ops(&at, run).unwrap_or_default()) {
+                for (handle, wanted) in uses(&op).handles {
                     let made = self.done.get(handle.id());
                     let made = made.filter(|made| made.unknown || wanted.is_met_by(made.result));
                     if !made.is_some_and(|made| self.inherits(actor, made.by, 0)) {
@@ -76,10 +121,45 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
+    /// A thread belongs to a process that is there from the start and stays what it is.
+    pub(super) fn threads(&self, faults: &mut Faults) {
+        for (name, actor) in &self.form.actors {
+            let Some(of) = &actor.thread_of else { continue };
+            let at = path!["actors", name.as_str()];
+            let mut say = |word: Option<&str>, message: &str| {
+                faults.push(self.document.fault(&at, word, message));
+            };
+            match self.form.actors.get(of) {
+                None => {
+                    let others = self.form.actors.keys().filter(|other| *other != name).map(String::as_str);
+                    say(Some(of), &unknown_word("actor", of, others));
+                }
+                Some(main) if main.thread_of.is_some() || main.forked || of == name => {
+                    say(Some(of), &format!("`{of}` is no process that is there from the start"));
+                }
+                Some(_) if actor.rdma || actor.forked || !actor.on_signal.is_empty() => {
+                    say(None, &format!("what a thread has, its process has: say it of `{of}`"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// The actor whose process another one is a thread of; itself where it is none.
+    pub(super) fn process_of<'n>(&'n self, actor: &'n str) -> &'n str {
+        self.form.actors.get(actor).and_then(|one| one.thread_of.as_deref()).unwrap_or(actor)
+    }
+
+    /// A process with threads is one program until its end: fork(2) and execve(2) would take them away.
+    pub(super) fn has_threads(&self, actor: &str) -> bool {
+        let process = self.process_of(actor);
+        self.form.actors.values().any(|one| one.thread_of.as_deref() == Some(process))
+    }
+
     /// True if what `maker` made in step `nr` is also in `actor`: the same one, or a descendant that was
     /// forked afterwards.
     pub(super) fn inherits(&self, actor: &str, maker: &str, nr: usize) -> bool {
-        let mut at = actor;
+        let (mut at, maker) = (self.process_of(actor), self.process_of(maker));
         let mut before = usize::MAX;
         loop {
             if at == maker {
@@ -119,6 +199,7 @@ impl<'a> Checker<'a> {
     /// The acting actor has that handler, or one that it comes from.
     pub(super) fn has_handler(&self, nr: usize, at: &[Key], by: &str, handler: &str) -> Result<()> {
         let own = |actor: &str| self.form.actors[actor].on_signal.keys().map(String::as_str);
+        let by = self.process_of(by);
         let ancestors =
             std::iter::successors(Some(by), |actor| self.born.get(actor).map(|(parent, _)| *parent));
         let mut valid = ancestors.flat_map(own);

@@ -68,7 +68,7 @@ fn as_a_whole(
     faults: &mut Faults,
 ) {
     for under in under::all(scenario, contracts) {
-        let steps = under::steps(scenario, &under);
+        let steps = under::written(scenario, &under).steps;
         for (id, message) in pins::unshown(&steps) {
             let of = |step: &Step| step.id == id || id.starts_with(&format!("{}.", step.id));
             if let Some(nr) = scenario.steps.iter().position(of) {
@@ -108,8 +108,8 @@ pub(super) struct Checker<'a> {
 impl<'a> Checker<'a> {
     fn check(mut self, faults: &mut Faults) -> Breaks {
         let breaks = self.head(faults);
-        for (step, by, op) in faults.keep(self.handler_steps()).unwrap_or_default() {
-            let does = Some(name(op));
+        self.threads(faults);
+        for (step, by, does) in faults.keep(self.handler_steps()).unwrap_or_default() {
             self.done.insert(step, Made { nr: 0, by, result: None, open: true, does, unknown: false });
         }
         for (nr, entry) in self.entries.iter().enumerate() {
@@ -234,17 +234,10 @@ impl<'a> Checker<'a> {
     /// A phrase under each contract that the scenario says something about; what it results in, where
     /// that is the same under all of them.
     fn phrase(&self, nr: usize, by: &str, phrase: &str, step: &StepForm) -> Result<Option<Thing>> {
-        let known = self.contracts.phrases();
-        if !known.contains(phrase) {
-            let message = unknown_word("phrase", phrase, known);
-            return Err(self.word_fault(nr, &path!["use"], None, &message));
-        }
         let empty = BTreeMap::new();
         let with = step.with.as_ref().unwrap_or(&empty);
-        let parameters = self.contracts.parameters(phrase);
-        if let Some(unknown) = with.keys().find(|name| !parameters.contains(name.as_str())) {
-            let message = unknown_word("parameter", unknown, parameters.iter().map(String::as_str));
-            return Err(self.word_fault(nr, &path!["with"], Some(unknown), &message));
+        if let Some((key, word, message)) = self.unknown_phrase(phrase, with) {
+            return Err(self.word_fault(nr, &path![key], Some(&word), &message));
         }
         for id in with.values().filter_map(Value::as_str).filter_map(|text| text.strip_prefix('$')) {
             if !self.done.contains_key(id) {
@@ -271,6 +264,22 @@ impl<'a> Checker<'a> {
         }
         results.dedup();
         Ok(if results.len() == 1 { results[0] } else { None })
+    }
+
+    /// A phrase or a parameter that no contract knows: the key it stands at, the word, what is wrong.
+    pub(super) fn unknown_phrase(
+        &self,
+        phrase: &str,
+        with: &BTreeMap<String, Value>,
+    ) -> Option<(&'static str, String, String)> {
+        let known = self.contracts.phrases();
+        if !known.contains(phrase) {
+            return Some(("use", phrase.to_owned(), unknown_word("phrase", phrase, known)));
+        }
+        let parameters = self.contracts.parameters(phrase);
+        let unknown = with.keys().find(|name| !parameters.contains(name.as_str()))?;
+        let message = unknown_word("parameter", unknown, parameters.iter().map(String::as_str));
+        Some(("with", unknown.clone(), message))
     }
 
     fn collect(&mut self, nr: usize, step: &StepForm, id: &str) -> Result<()> {
@@ -327,9 +336,13 @@ impl<'a> Checker<'a> {
         if let Some(handler) = uses.handler {
             self.has_handler(nr, below, by, handler)?;
         }
+        if matches!(op, Op::Fork(_) | Op::Execve(_)) && self.has_threads(by) {
+            let message = "its process has other threads, which fork and execve would take away";
+            return Err(self.fault(nr, below, message));
+        }
         if uses.rdma {
             for actor in [Some(by), uses.actor].into_iter().flatten() {
-                if !self.form.actors[actor].rdma {
+                if !self.form.actors[self.process_of(actor)].rdma {
                     let message = format!("actor `{actor}` has no RDMA device: declare it `{{rdma: true}}`");
                     return Err(self.fault(nr, below, &message));
                 }

@@ -35,7 +35,11 @@ pub fn explain(scenario: &Scenario, contracts: &Contracts) -> String {
     }
     for (name, actor) in &scenario.actors {
         let rdma = if actor.rdma { " with an RDMA device" } else { "" };
-        let _ = write!(text, "  actor `{name}`: a process{rdma}");
+        let what = match &actor.thread_of {
+            Some(of) => format!("a second thread of `{of}`"),
+            None => format!("a process{rdma}"),
+        };
+        let _ = write!(text, "  actor `{name}`: {what}");
         for handler in actor.on_signal.values() {
             let restart = if handler.restart { "restarts" } else { "does not restart" };
             let _ = write!(text, ", whose handler of {} {restart} the call", handler.signal);
@@ -45,7 +49,8 @@ pub fn explain(scenario: &Scenario, contracts: &Contracts) -> String {
     for (name, value) in &scenario.sysctl {
         let _ = writeln!(text, "  sysctl {name} = {value}");
     }
-    let planned: Vec<Vec<PlannedStep>> = unders.iter().map(|under| under::steps(scenario, under)).collect();
+    let planned: Vec<Vec<PlannedStep>> =
+        unders.iter().map(|under| under::written(scenario, under).steps).collect();
     for nr in 0..scenario.steps.len() {
         step(&mut text, scenario, nr, &unders, &planned);
     }

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_protocol::{ActorSetup, FileSetup, Op};
+use holdfast_protocol::{FileSetup, Op};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
+use super::actors::Actor;
 use super::expect::Expect;
 use super::{Ending, schema};
 
@@ -46,7 +47,7 @@ pub(super) struct Form {
     pub(super) files: BTreeMap<String, FileSetup>,
     /// Processes that are started before the first step.
     #[serde(default)]
-    pub(super) actors: BTreeMap<String, ActorSetup>,
+    pub(super) actors: BTreeMap<String, Actor>,
     /// What is done, in order.
     #[expect(dead_code, reason = "that it is a list is checked here, what is in it elsewhere")]
     #[schemars(schema_with = "schema::steps")]
@@ -78,7 +79,7 @@ pub(super) struct SharedForm {
     #[serde(default)]
     pub(super) files: BTreeMap<String, FileSetup>,
     #[serde(default)]
-    pub(super) actors: BTreeMap<String, ActorSetup>,
+    pub(super) actors: BTreeMap<String, Actor>,
     #[expect(dead_code, reason = "that it is a list is checked here, what is in it elsewhere")]
     steps: Vec<IgnoredAny>,
 }

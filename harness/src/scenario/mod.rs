@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Scenarios: actors, steps, expectations. From YAML files to checked values; nothing runs here.
 
+mod actors;
 mod broken;
 mod cast;
 mod check;
@@ -27,17 +28,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use holdfast_protocol::{ActorSetup, FileSetup, Op};
+use holdfast_protocol::{FileSetup, Op};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use actors::{Actor, Handler, Run};
 pub use broken::{Break, Broken, oracles as broken_oracles};
 pub use expect::{Expect, describe};
 pub use explain::explain;
 pub use names::errno_name;
 pub use schema::schema;
-pub use under::{Under, excluded, split as split_key, steps as steps_under};
+pub use under::{Under, Written, excluded, split as split_key, written};
 pub use uses::{handles_of, name as op_name};
 
 use crate::contract::Contracts;
@@ -69,7 +71,7 @@ pub struct Scenario {
     /// Files to make before the first step.
     pub files: BTreeMap<String, FileSetup>,
     /// Processes to start before the first step.
-    pub actors: BTreeMap<String, ActorSetup>,
+    pub actors: BTreeMap<String, Actor>,
     /// What is done.
     pub steps: Vec<Step>,
     /// By contract the clauses, and oracles as `oracle/NAME`, that are expected broken.

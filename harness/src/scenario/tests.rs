@@ -235,7 +235,10 @@ fn children_handlers_and_numbers_are_checked() {
         ("within_ms: 300", "within_ms: 200", "at least 250 ms"),
         ("await: recall.shut", "await: recall.shot", "did you mean `recall.shut`?"),
         ("{fd: $fd}}}]", "{fd: $map}}}]", "no step of `owner` makes `$map`, a descriptor for its handler"),
-        ("{close: {fd: $fd}}}]", "{kill: {actor: other, signal: SIGUSR1}}}]", "a handler cannot do `kill`"),
+        ("{close: {fd: $fd}}}]", "{received: {handler: recall}}}]", "a handler cannot do `received`"),
+        ("{close: {fd: $fd}}}]", "{kill: {actor: othr, signal: SIGUSR1}}}]", "did you mean `other`?"),
+        ("do: {close: {fd: $fd}}}]", "use: opt-inn}]", "unknown phrase `opt-inn`"),
+        ("do: {close: {fd: $fd}}}]", "}]", "`shut` has either `do` or `use`"),
         ("{close: {fd: $fd}}}]", "{size: {file: dato}}}]", "did you mean `data`?"),
         ("run: [{id: shut, ", "action: ignore, run: [{id: shut, ", "runs nothing"),
         ("run: [{id: shut, ", "run: [{id: shut, do: {pipe: {}}}, {id: shut, ", "is there already"),
@@ -253,6 +256,28 @@ fn children_handlers_and_numbers_are_checked() {
     let many = (0..16).fold(many, |text, nr| text.replacen("sN", &format!("s{nr}"), 1));
     let error = load(&LEASE.replacen("run: [{id: shut, ", &many, 1)).unwrap_err().to_string();
     assert!(error.contains("at most 16"), "{error}");
+}
+
+#[test]
+fn threads_belong_to_processes() {
+    let good = LEASE.replacen("  other: {}\n", "  other: {}\n  second: {thread_of: other}\n", 1);
+    let good = good.replacen("steps:\n", "steps:\n  - {id: own, by: other, do: {pipe: {}}}\n", 1);
+    let good = format!("{good}  - {{by: second, do: {{close_pipe: {{pipe: $own}}}}}}\n");
+    load(&good).unwrap();
+    let table = [
+        ("thread_of: other", "thread_of: othr", "unknown actor `othr`; did you mean `other`?"),
+        ("thread_of: other", "thread_of: child", "`child` is no process that is there from the start"),
+        ("thread_of: other", "thread_of: second", "`second` is no process"),
+        ("thread_of: other", "thread_of: other, rdma: true", "what a thread has, its process has"),
+        ("thread_of: other", "thread_of: owner", "fork and execve would take away"),
+        ("by: other, do: {pipe", "by: child, do: {pipe", "is not there before"),
+        ("by: other, do: {pipe", "by: owner, do: {pipe", "belongs to `owner`, not to `second`"),
+    ];
+    for (from, to, want) in table {
+        assert!(good.contains(from), "there is no `{from}`");
+        let error = load(&good.replacen(from, to, 1)).expect_err(to).to_string();
+        assert!(error.contains(want), "{to}: {error}");
+    }
 }
 
 #[test]

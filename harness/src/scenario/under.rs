@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_protocol::Op;
+use holdfast_protocol::{ActorSetup, Op};
 use serde_json::Value;
 
+use super::actors::{Actor, Run, step_of};
 use super::broken::{self, Broken};
 use super::{Action, ELSE, Expect, Scenario, Step, handles_of};
 use crate::contract::{Contract, Contracts};
@@ -97,21 +98,33 @@ pub fn excluded(scenario: &Scenario, under: &Under<'_>) -> Option<String> {
     lacks(scenario.needs_features.iter().map(String::as_str).collect())
 }
 
+/// A scenario under a contract, phrases written out.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Its steps; those that do not apply say why.
+    pub steps: Vec<PlannedStep>,
+    /// Its actors, without what of their handlers does not apply.
+    pub actors: BTreeMap<String, ActorSetup>,
+}
+
 /// What of a scenario's steps exists under a contract.
 #[derive(Default)]
 struct Seen<'a> {
     /// What later steps cannot build on: refused under this contract, or not applicable itself.
     missing: BTreeMap<&'a str, &'static str>,
     /// Phrases that stand for nothing: what needs them goes on without them.
-    vanished: BTreeMap<&'a str, String>,
+    vanished: BTreeMap<String, String>,
     /// The last of several operations that a phrase stands for.
-    last: BTreeMap<&'a str, String>,
+    last: BTreeMap<String, String>,
+    /// By the steps that handlers run what these use.
+    handled: BTreeMap<String, Vec<String>>,
 }
 
-/// A scenario's steps under a contract, phrases written out.
+/// A scenario as it is played under a contract.
 #[must_use]
-pub fn steps(scenario: &Scenario, under: &Under<'_>) -> Vec<PlannedStep> {
+pub fn written(scenario: &Scenario, under: &Under<'_>) -> Written {
     let mut seen = Seen::default();
+    seen.handlers(scenario, under);
     let mut steps = Vec::new();
     for step in &scenario.steps {
         let planned = seen.plan(scenario, step, under);
@@ -131,10 +144,38 @@ pub fn steps(scenario: &Scenario, under: &Under<'_>) -> Vec<PlannedStep> {
     for step in &mut steps {
         step.twin = step.twin.take().map(|id| seen.last.get(id.as_str()).cloned().unwrap_or(id));
     }
-    steps
+    let part = |actor: &Actor| actor.setup(|_, run| seen.of_handler(run, under));
+    let actors = scenario.actors.iter().map(|(name, actor)| (name.clone(), part(actor))).collect();
+    Written { steps, actors }
 }
 
 impl<'a> Seen<'a> {
+    /// What the steps that handlers run are called, and what they use.
+    fn handlers(&mut self, scenario: &Scenario, under: &Under<'_>) {
+        for (handler, one) in scenario.actors.values().flat_map(|actor| &actor.on_signal) {
+            for run in &one.run {
+                let step = step_of(handler, &run.id);
+                let ops = run.ops(under.contract).unwrap_or_default();
+                match (ops.last(), &run.phrase) {
+                    (None, Some(phrase)) => drop(self.vanished.insert(step.clone(), nothing(phrase, under))),
+                    (Some((last, _)), _) if ops.len() > 1 => {
+                        self.last.insert(step.clone(), step_of(handler, last));
+                    }
+                    _ => {}
+                }
+                let used = ops.iter().flat_map(|(_, op)| handles_of(op)).map(str::to_owned).collect();
+                self.handled.insert(step, used);
+            }
+        }
+    }
+
+    /// What a handler does of what it is to do: what cannot be done for want of a handle is not applicable.
+    fn of_handler(&self, run: &Run, under: &Under<'_>) -> Vec<(String, Op)> {
+        let ops = run.ops(under.contract).unwrap_or_default().into_iter();
+        let there = |op: &Op| !handles_of(op).iter().any(|id| self.missing.contains_key(id));
+        ops.filter(|(_, op)| there(op)).map(|(id, op)| (id, self.renamed(&op))).collect()
+    }
+
     fn plan(&mut self, scenario: &Scenario, step: &'a Step, under: &Under<'_>) -> PlannedStep {
         let proves: Vec<String> =
             step.proves.iter().filter(|clause| under.contract.clauses.contains_key(*clause)).cloned().collect();
@@ -165,30 +206,30 @@ impl<'a> Seen<'a> {
         if let (Action::Use { phrase, .. }, None) = (&step.action, &planned.excluded)
             && under.contract.phrases.get(phrase).is_none_or(Vec::is_empty)
         {
-            let why = match under.contract.phrases.contains_key(phrase) {
-                true => format!("`{phrase}` is nothing under {}", under.name),
-                false => format!("{} knows no `{phrase}`", under.name),
-            };
+            let why = nothing(phrase, under);
             planned.excluded = Some(why.clone());
-            self.vanished.insert(&step.id, why);
+            self.vanished.insert(step.id.clone(), why);
         }
         // Who waits for nothing is nothing.
         if let (Action::Await { step: id } | Action::Still { step: id, .. }, Some(why)) =
             (&step.action, &planned.excluded)
             && self.vanished.contains_key(id.as_str())
         {
-            self.vanished.insert(&step.id, why.clone());
+            self.vanished.insert(step.id.clone(), why.clone());
         }
         planned
     }
 
     /// Why a step is not applicable, if it is not.
     fn excluded(&self, step: &Step, under: &Under<'_>) -> Option<String> {
-        let handles = match &step.action {
+        let handles: Vec<String> = match &step.action {
             Action::Do { op, .. } | Action::Start { op, .. } => {
                 handles_of(op).into_iter().map(str::to_owned).collect()
             }
-            Action::Await { step } | Action::Still { step, .. } => vec![step.clone()],
+            Action::Await { step } | Action::Still { step, .. } => {
+                let used = self.handled.get(step).into_iter().flatten();
+                used.chain([step]).cloned().collect()
+            }
             Action::Use { with, .. } => with.values().filter_map(handle).map(str::to_owned).collect(),
         };
         let why = |id: &String| match (self.missing.get(id.as_str()), self.vanished.get(id.as_str())) {
@@ -246,7 +287,7 @@ impl<'a> Seen<'a> {
             });
         }
         if count > 1 {
-            self.last.insert(&step.id, format!("{}.{count}", step.id));
+            self.last.insert(step.id.clone(), format!("{}.{count}", step.id));
         }
         steps
     }
@@ -256,7 +297,12 @@ fn handle(value: &Value) -> Option<&str> {
     value.as_str()?.strip_prefix('$')
 }
 
-fn rename(value: &mut Value, last: &BTreeMap<&str, String>) {
+/// Why a phrase is no step.
+fn nothing(phrase: &str, under: &Under<'_>) -> String {
+    format!("`{phrase}` is nothing under {}", under.name)
+}
+
+fn rename(value: &mut Value, last: &BTreeMap<String, String>) {
     match value {
         Value::String(text) => {
             if let Some(new) = text.strip_prefix('$').and_then(|id| last.get(id)) {

@@ -149,7 +149,6 @@ pub struct FileSetup {
 
 /// A process of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ActorSetup {
     /// Opens the RDMA device, with a protection domain and a completion queue, before the first step.
@@ -158,6 +157,9 @@ pub struct ActorSetup {
     /// Not started before the first step: a `fork` of another actor makes it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forked: bool,
+    /// A second thread of that actor's process: what one has, the other has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread_of: Option<String>,
     /// Signal handlers by a name of the scenario's choice.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub on_signal: BTreeMap<String, HandlerSetup>,
@@ -165,7 +167,6 @@ pub struct ActorSetup {
 
 /// What an actor does about a signal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HandlerSetup {
     /// Standard name, `SIGRTMIN+1` included.
@@ -188,7 +189,6 @@ pub struct HandlerSetup {
 
 /// One operation of a handler.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HandlerRun {
     /// Its id within the handler.

@@ -3,7 +3,7 @@
 
 use super::{CONTRACTS_YAML, GOOD, all_said, load};
 use crate::contract::Contracts;
-use crate::scenario::{Under, broken_oracles, steps_under};
+use crate::scenario::{Under, broken_oracles, written};
 
 fn declared(what: &str) -> String {
     GOOD.replace("steps:\n", &format!("expect_broken: {what}\nsteps:\n"))
@@ -15,13 +15,13 @@ fn a_step_that_proves_the_clause_is_to_show_the_opposite() {
     let scenario = load(&text).unwrap().remove(0);
     let contracts = Contracts::of(CONTRACTS_YAML);
     let under = |name| Under::new(name, contracts.get(name).unwrap(), []);
-    let steps = steps_under(&scenario, &under("unguarded"));
+    let steps = written(&scenario, &under("unguarded")).steps;
     let watch = steps.iter().find(|step| step.proves == ["blocks"]).unwrap();
     let broken = watch.broken.as_ref().unwrap();
     assert_eq!((broken.shown.to_string().as_str(), broken.reason.as_str()), ("ok", "nobody waits"));
     assert_eq!(broken_oracles(&scenario, &under("unguarded"))["umount"], "the pin stays");
     assert!(broken_oracles(&scenario, &under("mainline")).is_empty());
-    assert!(steps_under(&scenario, &under("mainline")).iter().all(|step| step.broken.is_none()));
+    assert!(written(&scenario, &under("mainline")).steps.iter().all(|step| step.broken.is_none()));
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn a_refusal_that_is_expected_broken_leaves_its_result_to_others() {
     let text = declared("{mainline: {longterm-refused: the check is gone}}");
     let scenario = load(&text).unwrap().remove(0);
     let contracts = Contracts::of(CONTRACTS_YAML);
-    let steps = steps_under(&scenario, &Under::new("mainline", contracts.get("mainline").unwrap(), []));
+    let steps = written(&scenario, &Under::new("mainline", contracts.get("mainline").unwrap(), [])).steps;
     assert!(steps.iter().all(|step| step.excluded.is_none()), "the region exists");
 }
 

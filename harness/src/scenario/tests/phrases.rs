@@ -43,7 +43,7 @@ fn planned(text: &str, key: &str) -> Vec<crate::plan::PlannedStep> {
     let scenario = read(text).unwrap().remove(0);
     let (name, features) = split_key(key);
     let contract: &Contract = contracts.get(name).unwrap();
-    steps_under(&scenario, &Under::new(name, contract, features.map(str::to_owned)))
+    written(&scenario, &Under::new(name, contract, features.map(str::to_owned))).steps
 }
 
 #[test]
@@ -60,9 +60,10 @@ fn a_phrase_is_written_out_as_each_contract_says_it() {
 
 #[test]
 fn a_phrase_that_is_nothing_is_not_missed() {
-    for (contract, why) in
-        [("mainline", "`opt-in` is nothing under mainline"), ("unguarded", "unguarded knows no `opt-in`")]
-    {
+    for (contract, why) in [
+        ("mainline", "`opt-in` is nothing under mainline"),
+        ("unguarded", "`opt-in` is nothing under unguarded"),
+    ] {
         let steps = planned(CASE, contract);
         assert_eq!(steps[1].excluded.as_deref(), Some(why));
         assert_eq!(steps[2].excluded, None, "{contract}");
@@ -87,6 +88,48 @@ fn a_twin_that_is_several_operations_is_the_last_of_them() {
         .replace(", needs: [opt]", "");
     let twins: Vec<Option<String>> = planned(&later, "mine").into_iter().map(|step| step.twin).collect();
     assert_eq!(twins[1..3], [None, Some("good.2".to_owned())]);
+}
+
+#[test]
+fn a_handler_says_a_phrase_as_each_contract_does() {
+    let text = CASE
+        .replace(
+            "{a: {}, b: {}}",
+            "{a: {on_signal: {r: {signal: SIGIO, run: [{id: out, use: opt-out, with: {fd: $fd}}, {id: in, use: opt-in, with: {fd: $fd, size: 4}}]}}}, b: {}}",
+        )
+        .replace("  - {id: next", "  - {await: r.out, expect: ok}\n  - {await: r.in, expect: ok}\n  - {id: next");
+    let under = |name: &str| {
+        let contracts = Contracts::of(WORDS);
+        written(&read(&text).unwrap().remove(0), &Under::new(name, contracts.get(name).unwrap(), []))
+    };
+    let mine = under("mine");
+    let run: Vec<String> =
+        mine.actors["a"].on_signal["r"].run.iter().map(|run| format!("{} {:?}", run.id, run.op)).collect();
+    assert_eq!(run.len(), 3, "{run:?}");
+    assert!(run[0].starts_with("out Close") && run[2].starts_with("in.2 Truncate"), "{run:?}");
+    let awaits: Vec<Action> = mine.steps.iter().map(|step| step.action.clone()).collect();
+    assert!(awaits.contains(&Action::Await { step: "r.out".into() }));
+    assert!(awaits.contains(&Action::Await { step: "r.in.2".into() }));
+    let mainline = under("mainline");
+    assert!(mainline.actors["a"].on_signal["r"].run.is_empty());
+    let awaited = mainline.steps.iter().filter(|step| matches!(step.action, Action::Await { .. }));
+    assert_eq!(awaited.filter(|step| step.excluded.is_some()).count(), 2);
+    // What a handler would use and this contract refuses is not applicable.
+    let refused = text
+        .replace("with: {fd: $fd, size: 4}, expect: ok, proves: [opted]", "with: {fd: $fd, size: 4}")
+        .replace(
+            "{id: fd, by: a, do: {open: {file: data, flags: [O_RDWR]}}}",
+            "{id: fd, by: a, do: {open: {file: data, flags: [O_RDWR]}}, expect_by: {mine: EACCES, else: ok}}",
+        );
+    let contracts = Contracts::of(WORDS);
+    let refused =
+        written(&read(&refused).unwrap().remove(0), &Under::new("mine", contracts.get("mine").unwrap(), []));
+    assert!(refused.actors["a"].on_signal["r"].run.is_empty());
+    assert!(
+        refused.steps[1..].iter().all(|step| step.excluded.is_some() || step.id == "next"),
+        "{:?}",
+        refused.steps
+    );
 }
 
 #[test]
