@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use holdfast_protocol::{Fact, Order, Outcome, Reply};
+use holdfast_protocol::{Fact, Issue, Order, Outcome, Reply, Stress};
 
 use crate::fsck;
 use crate::judge::scaled;
@@ -25,6 +25,8 @@ const ORDER_SLACK_MS: u64 = 10_000;
 const PREPARE_MS: u64 = 20_000;
 /// How long a killed actor may take to be gone.
 const SETTLE_MS: u64 = 2_000;
+/// How long an operation of a stress may go on after its end, before pace: what it waits for is let go then.
+const GRACE_MS: u64 = 5_000;
 /// Killing, counting and unmounting two file systems.
 const FINISH_MS: u64 = 60_000;
 
@@ -211,26 +213,28 @@ async fn conduct(
     // By the step that issued the operation: a wait goes on from there.
     let mut lost_at: BTreeMap<&str, Duration> = BTreeMap::new();
     let mut lost = vm.lost();
-    for step in case.steps.iter().filter(|step| step.excluded.is_none()) {
-        doing.clone_from(&step.id);
-        say(&format!("{} {}", step.id, step.label()));
-        let (order, wait_ms) = order(step, pace);
-        let fact = match (vm.exchange(&order, slack(wait_ms)).await?, &step.action) {
-            (Reply::Fact(fact), _) => fact,
-            (Reply::Started { at_ms }, Action::Start { by, .. }) => Fact {
-                step: step.id.clone(),
-                actor: by.clone(),
-                outcome: Outcome::Returned(0),
-                at_ms,
-                took_ms: 0,
-                stalled_ms: 0,
-            },
-            (other, _) => return Err(unexpected(&other)),
+    let steps: Vec<&PlannedStep> = case.steps.iter().filter(|step| step.excluded.is_none()).collect();
+    for group in steps.chunk_by(|one, next| one.group().is_some() && one.group() == next.group()) {
+        doing.clone_from(&group[0].id);
+        say(&format!("{} {}", group[0].id, group[0].label()));
+        let (order, wait_ms) = order(group, record.seed, pace);
+        let facts = match vm.exchange(&order, slack(wait_ms)).await? {
+            Reply::Fact(fact) => vec![fact],
+            Reply::Stressed(facts) => facts,
+            Reply::Started { at_ms } => group.iter().map(|step| started(step, at_ms)).collect(),
+            other => return Err(unexpected(&other)),
         };
-        let begun = *lost_at.entry(step.source()).or_insert(lost);
+        let before = lost;
         lost = vm.lost();
-        record.lost_ms.insert(step.id.clone(), millis(lost - begun));
-        record.facts.insert(step.id.clone(), fact);
+        for step in group {
+            let begun = *lost_at.entry(step.source()).or_insert(before);
+            record.lost_ms.insert(step.id.clone(), millis(lost - begun));
+        }
+        // Facts have the ids of the steps that were issued; a watch's is the watch's own.
+        match (group, facts.len()) {
+            ([step], 1) => record.facts.extend(facts.into_iter().map(|fact| (step.id.clone(), fact))),
+            _ => record.facts.extend(facts.into_iter().map(|fact| (fact.step.clone(), fact))),
+        }
     }
     record.phases.steps_ms = next_lap();
     "the standing oracles".clone_into(doing);
@@ -244,10 +248,37 @@ async fn conduct(
     Ok(())
 }
 
-/// The order of a step, and how long the guest will wait for it.
-fn order(step: &PlannedStep, pace: f64) -> (Order, u64) {
+/// What is known of an operation that was started.
+fn started(step: &PlannedStep, at_ms: u64) -> Fact {
+    let actor = match &step.action {
+        Action::Start { by, .. } => by.clone(),
+        _ => String::new(),
+    };
+    let (step, outcome) = (step.id.clone(), Outcome::Returned(0));
+    Fact { step, actor, outcome, at_ms, took_ms: 0, stalled_ms: 0 }
+}
+
+/// The order of a step, or of a group of steps that begin at the same moment, and how long the guest will
+/// wait for it.
+fn order(group: &[&PlannedStep], seed: u64, pace: f64) -> (Order, u64) {
+    let step = group[0];
     let wait_ms = scaled(step.wait_ms, pace);
+    let issues = || {
+        let issue = |step: &&PlannedStep| match &step.action {
+            Action::Start { by, op } | Action::Draw { by, op, .. } => {
+                Some(Issue { step: step.id.clone(), actor: by.clone(), op: op.clone() })
+            }
+            _ => None,
+        };
+        group.iter().filter_map(issue).collect::<Vec<_>>()
+    };
     match &step.action {
+        Action::Start { .. } if step.together.is_some() => (Order::Together(issues()), 0),
+        Action::Draw { of, for_ms, .. } => {
+            let (for_ms, grace_ms) = (scaled(*for_ms, pace), scaled(GRACE_MS, pace));
+            let stress = Stress { id: of.clone(), seed, for_ms, grace_ms, choices: issues() };
+            (Order::Stress(stress), for_ms + grace_ms)
+        }
         Action::Do { by, op } => {
             (Order::Do { step: step.id.clone(), actor: by.clone(), op: op.clone(), wait_ms }, step.wait_ms)
         }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use holdfast_protocol::{ConfigMismatch, Fact, LogLine, Oracles, Outcome, StuckTask, Victim};
+use holdfast_protocol::{ConfigMismatch, Count, Fact, LogLine, Oracles, Outcome, StuckTask, Victim};
 
 use crate::fsck::FsckFact;
 use crate::judge::judge_all;
@@ -129,7 +129,8 @@ fn alterations(case: &PlannedCase, record: &Record) -> Vec<Altered> {
 
 /// It proves a clause itself, or is the twin of a step that does.
 fn is_behind_a_claim(case: &PlannedCase, step: &PlannedStep) -> bool {
-    let claims = |one: &PlannedStep| one.excluded.is_none() && !one.proves.is_empty();
+    let drawn = |one: &PlannedStep| matches!(one.action, Action::Draw { .. });
+    let claims = |one: &PlannedStep| one.excluded.is_none() && (!one.proves.is_empty() || drawn(one));
     claims(step) || case.steps.iter().any(|one| claims(one) && one.twin.as_deref() == Some(&step.id))
 }
 
@@ -144,6 +145,15 @@ fn of_step(step: &PlannedStep, record: &Record) -> Vec<Altered> {
         Altered { fact: format!("step {} ({})", step.id, step.label()), alteration, record }
     };
     let mut all = vec![altered("is dropped".into(), None)];
+    if let Outcome::Tally(counts) = &fact.outcome {
+        for (alteration, counts) in of_tally(step, counts) {
+            all.push(altered(
+                alteration.to_owned(),
+                Some(Fact { outcome: Outcome::Tally(counts), ..fact.clone() }),
+            ));
+        }
+        return all;
+    }
     for outcome in others(&fact.outcome).into_iter().chain(step.expect.contraries(&fact.outcome)) {
         let alteration = format!("becomes `{}`", describe(&outcome));
         all.push(altered(alteration, Some(Fact { outcome, ..fact.clone() })));
@@ -163,6 +173,21 @@ fn of_step(step: &PlannedStep, record: &Record) -> Vec<Altered> {
     }
     all
 }
+
+/// A tally may have any mixture of what is expected, but nothing else, and not nothing.
+fn of_tally(step: &PlannedStep, counts: &[Count]) -> Vec<(&'static str, Vec<Count>)> {
+    let mut all = vec![("is never drawn", Vec::new())];
+    let strange = Count { outcome: Outcome::Errno(ESTALE), times: 1, first_draw: 1, longest_ms: 0 };
+    all.push(("comes to ESTALE once", [counts, &[strange]].concat()));
+    if let Some(reaches) = &step.reaches {
+        let other = |count: &&Count| !reaches.admits(&count.outcome, &|_| None);
+        all.push(("never comes to what it must reach", counts.iter().filter(other).cloned().collect()));
+    }
+    all
+}
+
+/// What no system call of a local file system comes to.
+const ESTALE: i32 = 116;
 
 /// What had to be so before any result says anything.
 fn of_the_machine(record: &Record) -> Vec<Altered> {

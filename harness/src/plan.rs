@@ -114,6 +114,9 @@ pub struct PlannedStep {
     /// The first id of the group that is started one directly after the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub together: Option<String>,
+    /// What a drawn operation must have come to at least once for the case to say anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reaches: Option<Expect>,
 }
 
 /// A plan file: which kernels and which cases.
@@ -321,8 +324,17 @@ impl PlannedStep {
     #[must_use]
     pub fn source(&self) -> &str {
         match &self.action {
-            Action::Do { .. } | Action::Start { .. } | Action::Use { .. } => &self.id,
+            Action::Do { .. } | Action::Start { .. } | Action::Draw { .. } | Action::Use { .. } => &self.id,
             Action::Await { step } | Action::Still { step, .. } => step,
+        }
+    }
+
+    /// What it begins together with: the first id of its group, or its stress.
+    #[must_use]
+    pub fn group(&self) -> Option<&str> {
+        match &self.action {
+            Action::Draw { of, .. } => Some(of),
+            _ => self.together.as_deref(),
         }
     }
 
@@ -333,6 +345,9 @@ impl PlannedStep {
             Action::Do { by, op } => {
                 let of = self.phrase.as_ref().map(|phrase| format!(" ({phrase})")).unwrap_or_default();
                 format!("{by}: {}{of}", crate::scenario::op_name(op))
+            }
+            Action::Draw { by, op, of, .. } => {
+                format!("{by}: {} (drawn in {of})", crate::scenario::op_name(op))
             }
             Action::Use { by, phrase, .. } => format!("{by}: {phrase}"),
             Action::Start { by, op } => format!("{by}: start {}", crate::scenario::op_name(op)),

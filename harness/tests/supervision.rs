@@ -210,6 +210,7 @@ fn case() -> PlannedCase {
             broken: None,
             phrase: None,
             together: None,
+            reaches: None,
         }],
         broken_oracles: std::collections::BTreeMap::new(),
         ends: None,

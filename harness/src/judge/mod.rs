@@ -227,7 +227,7 @@ fn verdict(
     if let Some(why) = record.oracles.as_ref().and_then(|seen| oracles::damage_unknown(&seen.damage)) {
         return Verdict::because(Kind::Inconclusive, why);
     }
-    if let Some(why) = steps::undecided(case, record) {
+    if let Some(why) = steps::unreached(case, record).or_else(|| steps::undecided(case, record)) {
         return Verdict::because(Kind::Inconclusive, why);
     }
     let shown = [StepStatus::AsExpected, StepStatus::BrokenAsExpected];

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Each step's fact against its expectation and its bounds in time.
 
-use holdfast_protocol::{Fact, Outcome};
+use std::borrow::Cow;
+
+use holdfast_protocol::{Count, Fact, Outcome};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{PlannedCase, PlannedStep};
@@ -121,6 +123,7 @@ fn compare(step: &PlannedStep, fact: &Fact, record: &Record) -> (StepStatus, Str
             // The call must have been watched for as long as the step says.
             matches!(fact.outcome, Outcome::Blocked { .. }) && watched_for(fact, scaled(*for_ms, pace))
         }
+        Action::Draw { .. } => foreign(step, fact, record).is_none(),
         Action::Do { .. } | Action::Await { .. } | Action::Use { .. } => {
             let watched = fact.outcome != Outcome::NoSignal || watched_for(fact, scaled(step.wait_ms, pace));
             watched && step.expect.admits(&fact.outcome, &|id| returned(record, id))
@@ -142,8 +145,51 @@ fn compare(step: &PlannedStep, fact: &Fact, record: &Record) -> (StepStatus, Str
         Some(broken) if broken.shown.admits(&fact.outcome, &|id| returned(record, id)) && !late => {
             (StepStatus::BrokenAsExpected, got)
         }
-        _ => (StepStatus::NotAsExpected, format!("{got} after {} ms", fact.took_ms)),
+        _ => match foreign(step, fact, record) {
+            Some(count) => (StepStatus::NotAsExpected, at_draw(count, &got, record)),
+            None => (StepStatus::NotAsExpected, format!("{got} after {} ms", fact.took_ms)),
+        },
     }
+}
+
+/// What a drawn operation came to and should not have.
+fn foreign<'f>(step: &PlannedStep, fact: &'f Fact, record: &Record) -> Option<Cow<'f, Count>> {
+    let admitted = |outcome: &Outcome| step.expect.admits(outcome, &|id| returned(record, id));
+    match (&step.action, &fact.outcome) {
+        (Action::Draw { .. }, Outcome::Tally(counts)) => {
+            counts.iter().find(|count| !admitted(&count.outcome)).map(Cow::Borrowed)
+        }
+        // Its actor did not come back from the stress.
+        (Action::Draw { .. }, outcome) if !admitted(outcome) => Some(Cow::Owned(Count {
+            outcome: outcome.clone(),
+            times: 1,
+            first_draw: 0,
+            longest_ms: fact.took_ms,
+        })),
+        _ => None,
+    }
+}
+
+fn at_draw(count: Cow<'_, Count>, got: &str, record: &Record) -> String {
+    let what = describe(&count.outcome);
+    match count.first_draw {
+        0 => format!("{what} when the stress was over (seed {})", record.seed),
+        draw => format!("{what} at draw {draw} (seed {}); in all {got}", record.seed),
+    }
+}
+
+/// A drawn operation that did not come to what makes the stress worth something, and what that is.
+pub(super) fn unreached(case: &PlannedCase, record: &Record) -> Option<String> {
+    case.steps.iter().filter(|step| step.excluded.is_none()).find_map(|step| {
+        let Outcome::Tally(counts) = &record.facts.get(&step.id)?.outcome else { return None };
+        let never = |what: String| Some(format!("step {} ({}) {what}", step.id, step.label()));
+        if counts.is_empty() {
+            return never("was never drawn".to_owned());
+        }
+        let reaches = step.reaches.as_ref()?;
+        let reached = counts.iter().any(|count| reaches.admits(&count.outcome, &|id| returned(record, id)));
+        if reached { None } else { never(format!("never came to {reaches}")) }
+    })
 }
 
 /// The number that a step returned.

@@ -91,6 +91,8 @@ pub(super) struct Made<'a> {
     /// It may still be under way: started, or allowed to block.
     open: bool,
     pub(super) does: Option<String>,
+    /// The stress at whose end it is let go.
+    of_stress: Option<&'a str>,
     /// Nothing is known of it, because it could not be read: it fits everywhere.
     pub(super) unknown: bool,
 }
@@ -110,7 +112,10 @@ impl<'a> Checker<'a> {
         let breaks = self.head(faults);
         self.threads(faults);
         for (step, by, does) in faults.keep(self.handler_steps()).unwrap_or_default() {
-            self.done.insert(step, Made { nr: 0, by, result: None, open: true, does, unknown: false });
+            self.done.insert(
+                step,
+                Made { nr: 0, by, result: None, open: true, does, of_stress: None, unknown: false },
+            );
         }
         for (nr, entry) in self.entries.iter().enumerate() {
             let checked = match entry.readable {
@@ -120,7 +125,7 @@ impl<'a> Checker<'a> {
             faults.keep(checked);
             // Whatever it is, later steps may name it.
             let by = entry.form.by.as_deref().unwrap_or_default();
-            let unknown = Made { nr, by, result: None, open: true, does: None, unknown: true };
+            let unknown = Made { nr, by, result: None, open: true, does: None, of_stress: None, unknown: true };
             self.done.entry(id_of(nr, &entry.form)).or_insert(unknown);
         }
         faults.keep(self.handler_handles());
@@ -217,6 +222,11 @@ impl<'a> Checker<'a> {
                     let message = "the session does this, and waits: it is a `do`";
                     return Err(self.fault(nr, &path![field], message));
                 }
+                let ends = matches!(op, Op::Connect(_) | Op::Fork(_) | Op::Execve(_) | Op::Exit(_));
+                if step.drawn.is_some() && (uses(op).by_session || ends) {
+                    let message = format!("`{}` is nothing to draw: it needs the session", name(op));
+                    return Err(self.fault(nr, &path![field], &message));
+                }
                 if let (true, Some(child)) = (uses(op).forks, uses(op).actor) {
                     self.birth(nr, field, by, child, op)?;
                 }
@@ -225,8 +235,10 @@ impl<'a> Checker<'a> {
             (None, Some(phrase)) => self.phrase(nr, by, phrase, step)?,
             (None, None) => return Ok(()),
         };
-        let open = step.start.is_some() || step.all_expectations().any(Expect::may_block);
-        let made = Made { nr, by, result, open, does: step.does(), unknown: false };
+        let of_stress = step.drawn.as_ref().map(|drawn| drawn.of.as_str());
+        let blocks = of_stress.is_none() && step.all_expectations().any(Expect::may_block);
+        let open = step.start.is_some() || blocks;
+        let made = Made { nr, by, result, open, does: step.does(), of_stress, unknown: false };
         self.done.insert(id_of(nr, step), made);
         Ok(())
     }
@@ -301,7 +313,7 @@ impl<'a> Checker<'a> {
             }
         }
         let by = self.done[id].by;
-        let made = Made { nr, by, result: None, open: false, does: None, unknown: false };
+        let made = Made { nr, by, result: None, open: false, does: None, of_stress: None, unknown: false };
         self.done.insert(id_of(nr, step), made);
         Ok(())
     }
@@ -363,6 +375,11 @@ impl<'a> Checker<'a> {
         if made.unknown {
             return Ok(());
         }
+        let stress = self.entries[nr].form.drawn.as_ref().map(|drawn| drawn.of.as_str());
+        if let Some(of) = made.of_stress.filter(|of| stress != Some(of)) {
+            let message = format!("`{word}` is let go at the end of the stress `{of}`");
+            return Err(self.word_fault(nr, below, Some(&word), &message));
+        }
         if !wanted.is_met_by(made.result) {
             let result = made.result.map_or("nothing", Thing::name);
             let message = format!("`{word}` must be {}, and step `{id}` results in {result}", wanted.name());
@@ -423,6 +440,9 @@ fn step_meaning(nr: usize, entry: &Entry) -> Step {
     let step = &entry.form;
     let by = step.by.clone().unwrap_or_default();
     let action = match (&step.issue, &step.start, &step.phrase, &step.collect, &step.still) {
+        (Some(op), ..) if let Some(drawn) = &step.drawn => {
+            Action::Draw { by, op: op.clone(), of: drawn.of.clone(), for_ms: drawn.for_ms }
+        }
         (Some(op), ..) => Action::Do { by, op: op.clone() },
         (_, Some(op), ..) => Action::Start { by, op: op.clone() },
         (_, _, Some(phrase), ..) => {
@@ -450,5 +470,6 @@ fn step_meaning(nr: usize, entry: &Entry) -> Step {
         twin: step.twin.clone(),
         needs: step.needs.clone(),
         together: entry.together.clone(),
+        reaches: step.drawn.as_ref().and_then(|drawn| drawn.reaches.clone()),
     }
 }

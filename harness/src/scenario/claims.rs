@@ -59,6 +59,15 @@ impl Checker<'_> {
     }
 
     pub(super) fn claims(&self, nr: usize, step: &StepForm) -> Result<()> {
+        if let Some(reaches) = step.drawn.as_ref().and_then(|drawn| drawn.reaches.as_ref()) {
+            let plain = Expect::ok();
+            let said = step.all_expectations().count() == 0;
+            let mut expected = step.all_expectations().chain(said.then_some(&plain));
+            if !expected.any(|one| one.includes(reaches)) {
+                let message = format!("`{reaches}` is nowhere expected of it");
+                return Err(self.fault(nr, &path!["reaches"], &message));
+            }
+        }
         let own: Vec<&str> = match self.entries[nr].place.shared {
             true => self.contracts.names().collect(),
             false => self.form.contracts.iter().map(|key| split(key).0).collect(),

@@ -11,8 +11,10 @@ use serde_json::Value;
 
 use super::SHARED;
 use super::faults::Faults;
-use super::form::{Form, RepeatForm, SharedForm, StepForm, TogetherForm};
-use super::limits::{MOST_INCLUDES, MOST_ROUNDS, MOST_STEPS, MOST_TOGETHER};
+use super::form::{Drawn, Form, RepeatForm, SharedForm, StepForm, StressForm, TogetherForm};
+use super::limits::{
+    LONGEST_STRESS_MS, MOST_CHOICES, MOST_INCLUDES, MOST_ROUNDS, MOST_STEPS, MOST_TOGETHER, SHORTEST_STRESS_MS,
+};
 use super::matrix::Combination;
 use crate::path;
 use crate::yaml::{Document, Key, unknown_word};
@@ -247,6 +249,10 @@ fn expand(place: &Place, step: &Value, last: &Renamed, entries: &mut Vec<Entry>,
         }
         return;
     }
+    if step.get("stress").is_some() {
+        faults.keep(stress(place, step, entries));
+        return;
+    }
     let id = step.get("id").and_then(Value::as_str).map(str::to_owned);
     entries.push(match faults.keep(place.document.typed_at::<StepForm>(&place.path, step)) {
         Some(form) => Entry { place: place.clone(), form, readable: true, together: None },
@@ -274,7 +280,8 @@ fn repeat(
         return Err(place.fault(&path!["repeat"], None, &message));
     }
     let steps = step.get("steps").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    if let Some(nr) = steps.iter().position(|step| step.get("repeat").is_some()) {
+    let is_group = |step: &Value| step.get("repeat").is_some() || step.get("stress").is_some();
+    if let Some(nr) = steps.iter().position(is_group) {
         return Err(place.at("steps").at(nr).fault(&[], None, "a group stands in no other group"));
     }
     for round in 1..=group.repeat {
@@ -310,5 +317,39 @@ fn together(place: &Place, step: Value, entries: &mut Vec<Entry>) -> Result<()> 
         readable: true,
         together: Some(first.clone()),
     }));
+    Ok(())
+}
+
+/// Choices of a stress, each a step; its actor draws from those it has.
+fn stress(place: &Place, step: Value, entries: &mut Vec<Entry>) -> Result<()> {
+    let group: StressForm = place.document.typed_at(&place.path, step)?;
+    if !(SHORTEST_STRESS_MS..=LONGEST_STRESS_MS).contains(&group.for_ms) {
+        let message = format!("a stress lasts {SHORTEST_STRESS_MS} to {LONGEST_STRESS_MS} ms");
+        return Err(place.fault(&path!["for_ms"], None, &message));
+    }
+    if group.actors.is_empty() {
+        return Err(place.fault(&path!["actors"], None, "a stress without actors shows nothing"));
+    }
+    for (actor, choices) in group.actors {
+        let at = place.at("actors").at(actor.as_str());
+        if !(1..=MOST_CHOICES).contains(&choices.len()) {
+            let message = format!("an actor draws from 1 to {MOST_CHOICES} operations");
+            return Err(at.fault(&[], None, &message));
+        }
+        for (nr, one) in choices.into_iter().enumerate() {
+            let drawn = Drawn { of: group.stress.clone(), for_ms: group.for_ms, reaches: one.reaches };
+            let form = StepForm {
+                id: Some(one.id),
+                by: Some(actor.clone()),
+                issue: Some(one.issue),
+                expect: one.expect,
+                expect_by: one.expect_by,
+                proves: one.proves,
+                drawn: Some(drawn),
+                ..StepForm::default()
+            };
+            entries.push(Entry { place: at.at(nr), form, readable: true, together: None });
+        }
+    }
     Ok(())
 }

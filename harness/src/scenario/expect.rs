@@ -33,6 +33,12 @@ impl Expect {
         self.0.iter().any(|one| one.admits(outcome, number))
     }
 
+    /// True if everything of another set is in this one.
+    #[must_use]
+    pub fn includes(&self, other: &Self) -> bool {
+        other.0.iter().all(|one| self.0.contains(one))
+    }
+
     /// Ids of the steps whose numbers are expected.
     pub fn handles(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(One::handle)

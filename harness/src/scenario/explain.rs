@@ -99,6 +99,9 @@ fn sentence(scenario: &Scenario, action: &Action) -> String {
     match action {
         Action::Do { by, op } => format!("`{by}` does {}", in_words(op)),
         Action::Start { by, op } => format!("`{by}` starts {} and does not wait", in_words(op)),
+        Action::Draw { by, op, of, for_ms } => {
+            format!("in the stress `{of}` of {for_ms} ms `{by}` draws {}", in_words(op))
+        }
         Action::Use { by, phrase, with } => {
             let with: Vec<String> =
                 with.iter().map(|(name, value)| format!("{name} {}", plain(value))).collect();
@@ -149,7 +152,7 @@ fn came_to(step: &PlannedStep, under: &Under<'_>) -> String {
     if let (Some(_), Action::Do { op, .. }) = (&step.phrase, &step.action) {
         let _ = writeln!(text, "        {}: {}", step.id, in_words(op));
     }
-    if let Action::Do { .. } | Action::Await { .. } = step.action {
+    if let Action::Do { .. } | Action::Draw { .. } | Action::Await { .. } = step.action {
         let mut must = match &step.broken {
             Some(broken) => format!("must come back as `{}`: {}", broken.shown, broken.in_words()),
             None => format!("must come back: {}", step.expect),
@@ -159,6 +162,12 @@ fn came_to(step: &PlannedStep, under: &Under<'_>) -> String {
         }
         if let Some(bound) = step.not_after_ms {
             let _ = write!(must, ", within {bound} ms");
+        }
+        if let Action::Draw { .. } = step.action {
+            must.push_str(", every time");
+        }
+        if let Some(reaches) = &step.reaches {
+            let _ = write!(must, ", and at least once: {reaches}");
         }
         if let Some(cause) = &step.after {
             let _ = write!(must, ", and only after `{cause}` was done");

@@ -119,6 +119,48 @@ pub(super) struct TogetherEntry {
     pub(super) issue: Op,
 }
 
+/// Operations that actors draw at random, all of them at the same time.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StressForm {
+    /// Its id.
+    pub(super) stress: String,
+    /// For how long they draw.
+    pub(super) for_ms: u64,
+    /// What each actor draws from.
+    pub(super) actors: BTreeMap<String, Vec<ChoiceForm>>,
+}
+
+/// One of the operations that an actor draws from.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChoiceForm {
+    /// Names it, and its result: while that is there it is passed over, and so is what needs one that is not.
+    pub(super) id: String,
+    #[serde(rename = "do")]
+    pub(super) issue: Op,
+    /// What it may come to, every time.
+    #[serde(default)]
+    pub(super) expect: Option<Expect>,
+    /// The same by CONTRACT or CONTRACT+feature; `else` for the others.
+    #[serde(default)]
+    pub(super) expect_by: Option<BTreeMap<String, Expect>>,
+    /// What it must have come to at least once, where that is expected at all.
+    #[serde(default)]
+    pub(super) reaches: Option<Expect>,
+    /// Clauses that it proves.
+    #[serde(default)]
+    pub(super) proves: Vec<String>,
+}
+
+/// The stress that a step is a choice of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Drawn {
+    pub(super) of: String,
+    pub(super) for_ms: u64,
+    pub(super) reaches: Option<Expect>,
+}
+
 /// One step as it is written.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -177,6 +219,9 @@ pub(super) struct StepForm {
     /// Steps without which this one says nothing.
     #[serde(default)]
     pub(super) needs: Vec<String>,
+    /// It is drawn at random; never written in a step itself.
+    #[serde(skip)]
+    pub(super) drawn: Option<Drawn>,
 }
 
 impl StepForm {

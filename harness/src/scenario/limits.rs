@@ -20,3 +20,9 @@ pub const MOST_ROUNDS: usize = 64;
 pub const MOST_TOGETHER: usize = 8;
 /// Shared files one scenario includes.
 pub const MOST_INCLUDES: usize = 8;
+/// Operations that one actor of a stress draws from.
+pub const MOST_CHOICES: usize = 16;
+/// A stress that is over before anybody was interrupted shows nothing.
+pub const SHORTEST_STRESS_MS: u64 = 500;
+/// An hour: what lasts longer is several runs.
+pub const LONGEST_STRESS_MS: u64 = 3_600_000;

@@ -105,6 +105,8 @@ pub struct Step {
     pub needs: Vec<String>,
     /// The first id of the group it is started with.
     pub together: Option<String>,
+    /// What a drawn operation must have come to at least once.
+    pub reaches: Option<Expect>,
 }
 
 /// What a step does.
@@ -124,6 +126,17 @@ pub enum Action {
         by: String,
         /// The operation.
         op: Op,
+    },
+    /// One of the operations that an actor draws at random, for as long as the stress lasts.
+    Draw {
+        /// The actor.
+        by: String,
+        /// The operation.
+        op: Op,
+        /// Id of the stress; all its operations stand next to each other.
+        of: String,
+        /// How long it lasts, in unscaled milliseconds.
+        for_ms: u64,
     },
     /// Do what a phrase stands for. A plan has it written out; only where it stands for nothing it is
     /// left, and not applicable.

@@ -311,6 +311,11 @@ pub fn describe(outcome: &Outcome) -> String {
             format!("signal {signal} code {code}{fd}{pid}")
         }
         Outcome::NoSignal => "no signal".to_owned(),
+        Outcome::Tally(counts) if counts.is_empty() => "never drawn".to_owned(),
+        Outcome::Tally(counts) => {
+            let counts = counts.iter().map(|one| format!("{} times {}", one.times, describe(&one.outcome)));
+            counts.collect::<Vec<_>>().join(", ")
+        }
         Outcome::NotIssued { why } => format!("not run: {why}"),
     }
 }

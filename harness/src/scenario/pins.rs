@@ -88,7 +88,7 @@ fn touched(step: &PlannedStep, steps: &[PlannedStep]) -> Option<String> {
     let op = match &step.action {
         Action::Do { op, .. } | Action::Start { op, .. } => op,
         Action::Await { step: id } | Action::Still { step: id, .. } => op_of(id, steps)?,
-        Action::Use { .. } => return None,
+        Action::Use { .. } | Action::Draw { .. } => return None,
     };
     if LOOKING.contains(&op_name(op).as_str()) {
         return None;

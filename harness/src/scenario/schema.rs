@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::expect::Expect;
-use super::form::{BrokenForm, Form, StepForm, TogetherForm};
+use super::form::{BrokenForm, Form, StepForm, StressForm, TogetherForm};
 
 /// The schema, as `cargo xtask scenario schema` prints it.
 #[must_use]
@@ -69,6 +69,7 @@ pub(super) fn broken(generator: &mut SchemaGenerator) -> Schema {
 /// Steps and groups of them.
 pub(super) fn steps(generator: &mut SchemaGenerator) -> Schema {
     let (step, together) = (generator.subschema_for::<StepForm>(), generator.subschema_for::<TogetherForm>());
+    let stress = generator.subschema_for::<StressForm>();
     let written = json!({"anyOf": [step, together]});
     let repeat = json!({
         "type": "object",
@@ -77,7 +78,7 @@ pub(super) fn steps(generator: &mut SchemaGenerator) -> Schema {
         "required": ["repeat", "steps"],
         "additionalProperties": false,
     });
-    known(json!({"type": "array", "items": {"anyOf": [step, together, repeat]}}))
+    known(json!({"type": "array", "items": {"anyOf": [step, together, stress, repeat]}}))
 }
 
 impl JsonSchema for Expect {

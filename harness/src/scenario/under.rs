@@ -196,9 +196,13 @@ impl<'a> Seen<'a> {
             broken: None,
             phrase: None,
             together: step.together.clone(),
+            reaches: step.reaches.clone(),
         };
+        planned.reaches = planned.reaches.filter(|reaches| planned.expect.includes(reaches));
         match &mut planned.action {
-            Action::Do { op, .. } | Action::Start { op, .. } => *op = self.renamed(op),
+            Action::Do { op, .. } | Action::Start { op, .. } | Action::Draw { op, .. } => {
+                *op = self.renamed(op);
+            }
             Action::Await { step } | Action::Still { step, .. } => *step = named(step),
             Action::Use { .. } => {}
         }
@@ -223,7 +227,7 @@ impl<'a> Seen<'a> {
     /// Why a step is not applicable, if it is not.
     fn excluded(&self, step: &Step, under: &Under<'_>) -> Option<String> {
         let handles: Vec<String> = match &step.action {
-            Action::Do { op, .. } | Action::Start { op, .. } => {
+            Action::Do { op, .. } | Action::Start { op, .. } | Action::Draw { op, .. } => {
                 handles_of(op).into_iter().map(str::to_owned).collect()
             }
             Action::Await { step } | Action::Still { step, .. } => {

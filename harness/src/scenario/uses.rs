@@ -74,6 +74,7 @@ pub(super) fn uses(op: &Op) -> Uses<'_> {
     let none = Uses::default();
     let on_map = |map| Uses { handles: vec![(map, Mapping)], ..Uses::default() };
     match op {
+        Op::Memfd(_) => Uses { result: Some(Descriptor), ..none },
         Op::Mmap(op) => {
             let fd = op.fd.iter().map(|fd| (fd, Descriptor));
             let over = op.over.iter().map(|map| (map, Mapping));
@@ -111,6 +112,7 @@ pub(super) fn uses(op: &Op) -> Uses<'_> {
         | Op::RdmaRead(_)
         | Op::RdmaSend(_)
         | Op::RdmaReceive(_)
+        | Op::AsyncEvent(_)
         | Op::UverbsFd(_)
         | Op::RdmaClose(_) => of_rdma(op),
         Op::LinkDelete(_) | Op::LinkAdd(_) => none,

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! An actor: a process that does one operation after the other, as it is told.
 //!
-//! A process of its own because a call may block for ever or be killed, and both are results. It
-//! has one thread, so `/proc/PID/stack` is where its call waits.
+//! A process of its own because a call may block for ever or be killed, and both are results. It has one
+//! thread, unless its part asks for more: `/proc/TID/stack` is where a call waits.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use holdfast_protocol::{ActorSetup, Handle, Op, Outcome, read_frame, write_frame};
 use nix::errno::Errno;
@@ -23,7 +23,7 @@ use crate::ops;
 use crate::survey::survey;
 use crate::sys::{self, Mapping, Number, exposed};
 use crate::verbs::{self, Device, QueuePair, Region};
-use crate::wire::{Aid, Answer, Call, More, Part, Patient, SPARE_TAG};
+use crate::wire::{Aid, Answer, Call, GATE_TAG, More, Part, Patient, RemoteRegion, SPARE_TAG};
 
 /// Exit status of an actor whose session went away or spoke nonsense.
 const EXIT_NO_SESSION: i32 = 70;
@@ -35,8 +35,8 @@ pub(crate) enum Thing {
     Fd(Number),
     /// A mapping.
     Map(Mapping),
-    /// A memory region.
-    Region(Region),
+    /// A memory region, and what a peer needs to reach it.
+    Region(Region, RemoteRegion),
     /// A pipe: read end, write end.
     Pipe(Number, Number),
 }
@@ -219,16 +219,51 @@ impl Actor {
     }
 
     /// Takes calls and answers them until the session goes away.
-    fn play(&self, mut control: Control) -> ! {
+    fn play(&'static self, mut control: Control) -> ! {
+        let mut gate = None;
         loop {
             control.wait();
             let Ok(call) = read_frame::<Call>(&mut Patient(&mut control)) else {
                 sys::exit_now(EXIT_NO_SESSION)
             };
-            if let Some(answer) = self.answer(call) {
-                self.say(&answer);
+            let answer = match call {
+                Call::Gate => {
+                    gate = sys::receive_fd(control.0.as_fd()).ok();
+                    None
+                }
+                Call::Thread { tag, name } => Some(Self::divide(tag, name, control)),
+                call => {
+                    if let Some(gate) = gate.take() {
+                        say(control, &Answer::about(GATE_TAG, Outcome::Returned(0)));
+                        // Readable when the other end is closed.
+                        Number::of(gate.as_raw_fd()).into_iter().for_each(|gate| Control(gate).wait());
+                    }
+                    self.answer(call)
+                }
+            };
+            if let Some(answer) = answer {
+                say(control, &answer);
             }
         }
+    }
+
+    /// A second thread plays `name`, on a stream of its own.
+    fn divide(tag: String, name: String, control: Control) -> Answer {
+        let outcome = match sys::receive_fd(control.0.as_fd()) {
+            Ok(stream) => {
+                let control = Control(stream.into());
+                let life = move |actor: &'static Self| {
+                    say(control, &Answer::about("", Outcome::Returned(unistd::gettid().as_raw().into())));
+                    actor.play(control)
+                };
+                match sys::play_by_thread(name, life) {
+                    Ok(()) => Outcome::Returned(0),
+                    Err(error) => Outcome::NotIssued { why: format!("a thread: {error}") },
+                }
+            }
+            Err(errno) => Outcome::Errno(errno as i32),
+        };
+        Answer::about(&tag, outcome)
     }
 
     /// Tells the session something.
@@ -246,10 +281,20 @@ impl Actor {
                 (tag, result)
             }
             Call::Link { tag, peer } => (tag, ops::passing::take_link(self, peer)),
+            Call::Aid { step, aid } => {
+                self.handlers.take_aid(step, aid);
+                return None;
+            }
+            Call::Stress { tag, choices, seed, for_ms } => {
+                let tallies = crate::stress::run(self, &choices, seed, for_ms);
+                let more = More::Tallies(tallies);
+                return Some(Answer { outcome: Outcome::Returned(0), more, ..self.over(tag, at_ms) });
+            }
+            // Read and answered in `play`: no handler has one.
+            Call::Gate | Call::Thread { .. } => return None,
             Call::Survey { tag, what } => {
                 let (outcome, found) = survey(what);
-                let more = More::Found(found);
-                return Some(Answer { tag, outcome, at_ms, took_ms: now_ms() - at_ms, more });
+                return Some(Answer { outcome, more: More::Found(found), ..self.over(tag, at_ms) });
             }
             Call::MakePair { tag, peer } => (tag, ops::rdma::make_pair(self, peer)),
             Call::JoinPair { tag, peer, end } => (tag, ops::rdma::join_pair(self, &peer, end)),
@@ -268,9 +313,15 @@ impl Actor {
         Some(Answer { tag, outcome, at_ms, took_ms, more })
     }
 
+    /// An answer to what began at `at_ms`.
+    fn over(&self, tag: String, at_ms: u64) -> Answer {
+        Answer { at_ms, took_ms: now_ms() - at_ms, ..Answer::about(&tag, Outcome::Returned(0)) }
+    }
+
     fn issue(&self, op: Op, aid: &Aid, tag: &str) -> Result<Done, Stop> {
         use ops::{gup, leases, look, memory, passing, pipes, process, raw, rdma, uring, violate};
         match op {
+            Op::Memfd(op) => memory::memfd(&op),
             Op::Mmap(op) => memory::mmap(self, &op),
             Op::Munmap(op) => memory::munmap(self, &op),
             Op::Mprotect(op) => memory::mprotect(self, &op),
@@ -290,6 +341,7 @@ impl Actor {
             Op::RdmaRead(op) => rdma::read(self, aid, &op),
             Op::RdmaSend(op) => rdma::send(self, &op),
             Op::RdmaReceive(op) => rdma::receive(self, &op),
+            Op::AsyncEvent(_) => rdma::async_event(self),
             Op::UverbsFd(_) => rdma::uverbs_fd(self),
             Op::RdmaClose(_) => rdma::close(self),
             Op::LinkDelete(_) => rdma::link_delete(self),
@@ -436,7 +488,7 @@ impl Actor {
             tag: tag.to_owned(),
             at_ms: now_ms(),
         };
-        let fd = sys::memfd()?;
+        let fd = sys::memfd(0)?;
         let mut file = File::from(fd);
         write_frame(&mut file, &legacy)?;
         Ok(file.into())
@@ -473,7 +525,7 @@ pub(crate) fn wrong_thing(handle: &Handle, found: Option<&Thing>, want: &str) ->
         None => format!("${} is not there in this actor; a {want} was wanted", handle.id()),
         Some(Thing::Fd(_)) => format!("${} is a descriptor, not a {want}", handle.id()),
         Some(Thing::Map(_)) => format!("${} is a mapping, not a {want}", handle.id()),
-        Some(Thing::Region(_)) => format!("${} is a memory region, not a {want}", handle.id()),
+        Some(Thing::Region(..)) => format!("${} is a memory region, not a {want}", handle.id()),
         Some(Thing::Pipe(..)) => format!("${} is a pipe, not a {want}", handle.id()),
     })
 }

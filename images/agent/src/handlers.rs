@@ -6,6 +6,7 @@
 //! the stream while the session looks elsewhere.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use holdfast_protocol::{
     ActorSetup, FAULT_CODES, HandlerSetup, MAX_HANDLER_OPS, Outcome, SIGNAL_CODES, SignalAction, Signalled,
@@ -23,7 +24,11 @@ const MOST_TOLD: u32 = 128;
 
 /// The handlers of an actor.
 #[derive(Debug, Default)]
-pub(crate) struct Handlers(RefCell<Vec<Handler>>);
+pub(crate) struct Handlers {
+    all: RefCell<Vec<Handler>>,
+    /// What the session added to their operations, by step.
+    aids: RefCell<BTreeMap<String, Aid>>,
+}
 
 #[derive(Debug)]
 struct Handler {
@@ -57,7 +62,7 @@ impl Handlers {
                 }
             };
             installed.map_err(|errno| format!("handler {name}: sigaction {}: {errno}", setup.signal))?;
-            let mut all = self.0.borrow_mut();
+            let mut all = self.all.borrow_mut();
             all.retain(|handler| handler.number != number);
             all.push(Handler { name: name.clone(), number, setup: setup.clone(), count: 0 });
         }
@@ -67,9 +72,14 @@ impl Handlers {
         Ok(())
     }
 
+    /// What the session knows and an operation of a handler needs.
+    pub(crate) fn take_aid(&self, step: String, aid: Aid) {
+        self.aids.borrow_mut().insert(step, aid);
+    }
+
     /// Counts a signal; its handler's name, how many it has had, and what it runs.
     fn count(&self, number: i32) -> Option<(String, u32, HandlerSetup)> {
-        let mut all = self.0.borrow_mut();
+        let mut all = self.all.borrow_mut();
         let handler = all.iter_mut().find(|handler| handler.number == number)?;
         handler.count += 1;
         (handler.count <= MOST_TOLD).then(|| (handler.name.clone(), handler.count, handler.setup.clone()))
@@ -90,7 +100,9 @@ pub(crate) fn answer(actor: &Actor, info: Info) {
     let tag = format!("{SIGNAL_TAG}{name}");
     actor.say(&Answer { tag, outcome, at_ms: now_ms(), took_ms: 0, more: More::Nothing });
     for run in setup.run {
-        let call = Call::Do { tag: handler_step(&name, &run.id), op: run.op, aid: Aid::default() };
+        let tag = handler_step(&name, &run.id);
+        let aid = actor.handlers.aids.borrow().get(&tag).cloned().unwrap_or_default();
+        let call = Call::Do { tag, op: run.op, aid };
         if let Some(answer) = actor.answer(call) {
             actor.say(&answer);
         }

@@ -18,6 +18,7 @@ mod procfs;
 mod progress;
 mod session;
 mod signals;
+mod stress;
 mod survey;
 mod sys;
 mod verbs;

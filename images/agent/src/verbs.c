@@ -201,6 +201,21 @@ int hf_connect_qp(struct ibv_qp *qp, int gid_index, const uint8_t gid[16], uint3
 }
 
 /*
+ * Waits for an event of the device that concerns this context, acknowledges it and gives its number. One
+ * read(2) and a few words of memory: it may be interrupted by a handler that comes back here.
+ */
+int hf_async_event(struct hf_device *device, int *type)
+{
+	struct ibv_async_event event;
+
+	if (ibv_get_async_event(device->context, &event))
+		return hf_errno();
+	*type = (int)event.event_type;
+	ibv_ack_async_event(&event);
+	return 0;
+}
+
+/*
  * How much of the time limit one look at the completion queue may use up, in milliseconds: looks are
  * HF_POLL_STEP_NS apart, unless the machine stood still.
  */

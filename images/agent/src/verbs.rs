@@ -5,7 +5,7 @@
 use std::ffi::{CString, c_int};
 use std::ptr;
 
-use holdfast_protocol::COMPLETION_STATUSES;
+use holdfast_protocol::{ASYNC_EVENTS, COMPLETION_STATUSES};
 use nix::errno::Errno;
 
 use crate::sys::{Mapping, Number};
@@ -55,6 +55,7 @@ unsafe extern "C" {
         their_psn: u32,
         our_psn: u32,
     ) -> c_int;
+    fn hf_async_event(device: *mut RawDevice, kind: *mut c_int) -> c_int;
     fn hf_transfer(
         device: *mut RawDevice,
         qp: *mut RawPair,
@@ -182,6 +183,17 @@ impl Device {
         Ok(Region { raw, lkey, rkey })
     }
 
+    /// ibv_get_async_event(3), acknowledged: the name of the next event, without `IBV_EVENT_`. Waits for it.
+    ///
+    /// # Errors
+    /// EINTR, and what else reading the asynchronous events of the context said.
+    pub(crate) fn async_event(&self) -> Result<String, Errno> {
+        let mut kind: c_int = -1;
+        // SAFETY: the device is open; the number is written on success only.
+        check(unsafe { hf_async_event(self.0, &raw mut kind) })?;
+        Ok(named(&ASYNC_EVENTS, kind, "EVENT"))
+    }
+
     /// A queue pair in state INIT.
     ///
     /// # Errors
@@ -295,8 +307,13 @@ impl QueuePair {
 }
 
 fn status_name(status: c_int) -> String {
-    let name = usize::try_from(status).ok().and_then(|at| COMPLETION_STATUSES.get(at));
-    name.map_or_else(|| format!("STATUS_{status}"), |name| (*name).to_owned())
+    named(&COMPLETION_STATUSES, status, "STATUS")
+}
+
+/// A number of verbs.h by its name there; one that has none by itself.
+fn named(names: &[&str], number: c_int, what: &str) -> String {
+    let name = usize::try_from(number).ok().and_then(|at| names.get(at));
+    name.map_or_else(|| format!("{what}_{number}"), |name| (*name).to_owned())
 }
 
 #[cfg(test)]
@@ -310,5 +327,7 @@ mod tests {
         assert_eq!(status_name(10), "REM_ACCESS_ERR");
         assert_eq!(status_name(12), "RETRY_EXC_ERR");
         assert_eq!(status_name(99), "STATUS_99");
+        assert_eq!(named(&ASYNC_EVENTS, 10, "EVENT"), "PORT_ERR");
+        assert_eq!(named(&ASYNC_EVENTS, 16, "EVENT"), "QP_LAST_WQE_REACHED");
     }
 }

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
-use holdfast_protocol::{ActorSetup, Op, Outcome, Place};
+use holdfast_protocol::{ActorSetup, Count, Op, Outcome, Place};
 use serde::{Deserialize, Serialize};
 
 use crate::survey::{Found, Survey};
@@ -73,8 +73,10 @@ pub(crate) struct Aid {
     pub(crate) mark: Option<String>,
     /// The part of the actor that a fork makes.
     pub(crate) child: Option<ActorSetup>,
-    /// The region that a transfer names.
+    /// The region that a transfer names, where another process has it.
     pub(crate) region: Option<RemoteRegion>,
+    /// The results that it uses of other choices of its stress.
+    pub(crate) uses: Vec<String>,
 }
 
 /// What the session asks of an actor. The tag comes back with the answer.
@@ -97,6 +99,34 @@ pub(crate) enum Call {
         tag: String,
         /// The other actor.
         peer: String,
+    },
+    /// Become two: a second thread plays this actor. Its stream follows the frame, with one byte.
+    Thread {
+        /// Comes back with the answer.
+        tag: String,
+        /// The other actor.
+        name: String,
+    },
+    /// What the session adds to an operation that a handler will do; no answer.
+    Aid {
+        /// The step under which it is known.
+        step: String,
+        /// What is added.
+        aid: Aid,
+    },
+    /// The next call is to begin together with those of other actors: take it, say [`GATE_TAG`], and wait
+    /// until the other end of the pipe is closed whose end follows this frame, with one byte.
+    Gate,
+    /// Do operations at random.
+    Stress {
+        /// Comes back with the answer.
+        tag: String,
+        /// What is drawn from.
+        choices: Vec<Choice>,
+        /// What the draws follow from.
+        seed: u64,
+        /// How long, in milliseconds of the guest's clock.
+        for_ms: u64,
     },
     /// Look at files, make new ones.
     Survey {
@@ -121,6 +151,17 @@ pub(crate) enum Call {
         /// Its end.
         end: PairEnd,
     },
+}
+
+/// One operation that a stress may draw.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Choice {
+    /// Id of the step, which names the result.
+    pub(crate) step: String,
+    /// What is done.
+    pub(crate) op: Op,
+    /// What the session adds.
+    pub(crate) aid: Aid,
 }
 
 /// What an actor answers to each call.
@@ -162,10 +203,15 @@ pub(crate) enum More {
     Keeper(i32),
     /// A fork made the actor of this name, in this process.
     Child(String, i32),
+    /// What each choice of a stress came to; nothing for those that were never drawn.
+    Tallies(BTreeMap<String, Vec<Count>>),
 }
 
 /// Tag of what a handler says when its signal came; its name is behind it. No step's id holds a blank.
 pub(crate) const SIGNAL_TAG: &str = "signal ";
+
+/// Tag of what an actor says at the gate.
+pub(crate) const GATE_TAG: &str = "at the gate";
 
 /// Tag of the answer to [`Call::Link`].
 pub(crate) const LINK_TAG: &str = "a link";

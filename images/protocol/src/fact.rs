@@ -78,12 +78,51 @@ pub enum Outcome {
     Exited(i32),
     /// The actor was killed by this signal (a standard name) instead of answering.
     Killed(String),
+    /// What many issues of the same operation came to, kind by kind, in the order of their first.
+    Tally(Vec<Count>),
     /// The agent could not issue the operation: a handle was missing, an actor gone. The step did not run.
     NotIssued {
         /// Why.
         why: String,
     },
 }
+
+/// How often one kind of outcome came. Values and offsets do not make a kind of their own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Count {
+    /// The first of its kind.
+    pub outcome: Outcome,
+    /// How many there were.
+    pub times: u64,
+    /// The draw of its actor that the first came of, from 1 on.
+    pub first_draw: u64,
+    /// The longest that one took, in milliseconds.
+    pub longest_ms: u64,
+}
+
+/// Names of `enum ibv_event_type` (verbs.h), in its order, without their `IBV_EVENT_`.
+pub const ASYNC_EVENTS: [&str; 20] = [
+    "CQ_ERR",
+    "QP_FATAL",
+    "QP_REQ_ERR",
+    "QP_ACCESS_ERR",
+    "COMM_EST",
+    "SQ_DRAINED",
+    "PATH_MIG",
+    "PATH_MIG_ERR",
+    "DEVICE_FATAL",
+    "PORT_ACTIVE",
+    "PORT_ERR",
+    "LID_CHANGE",
+    "PKEY_CHANGE",
+    "SM_CHANGE",
+    "SRQ_ERR",
+    "SRQ_LIMIT_REACHED",
+    "QP_LAST_WQE_REACHED",
+    "CLIENT_REREGISTER",
+    "GID_CHANGE",
+    "WQ_FATAL",
+];
 
 /// A signal as its handler got it (sigaction(2), `siginfo_t`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,22 +16,23 @@ mod order;
 
 pub use damage::{DamageFact, Victim};
 pub use fact::{
-    Awake, COMPLETION_STATUSES, FAULT_CODES, Fact, FileFact, Hello, LogLine, Oracles, Outcome, PinCounts,
-    PmemFact, RdmaFact, SIGNAL_CODES, Signalled, StuckTask, UmountFact,
+    ASYNC_EVENTS, Awake, COMPLETION_STATUSES, Count, FAULT_CODES, Fact, FileFact, Hello, LogLine, Oracles,
+    Outcome, PinCounts, PmemFact, RdmaFact, SIGNAL_CODES, Signalled, StuckTask, UmountFact,
 };
 pub use frame::{FrameError, MAX_FRAME_BYTES, read_frame, write_frame};
 pub use op::{
     Access, CutHow, Device, FallocateMode, Handle, MapFlag, Op, OpenFlag, Place, Violation, pattern_byte,
 };
 pub use order::{
-    ActorSetup, ConfigMismatch, FileSetup, HandlerRun, HandlerSetup, Order, Reply, Setup, SignalAction, Where,
+    ActorSetup, ConfigMismatch, FileSetup, HandlerRun, HandlerSetup, Issue, Order, Reply, Setup, SignalAction,
+    Stress, Where,
 };
 
 /// Name of the virtio-serial port the agent looks for in `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "holdfast.agent";
 
 /// Version of this protocol; the host refuses an agent that says another one.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// How much of what an operation shows is told, in bytes.
 pub const MAX_SHOWN_BYTES: usize = 16 << 10;

@@ -53,6 +53,11 @@ pub enum Order {
         /// What is done.
         op: Op,
     },
+    /// Issue operations of different actors at the same moment, and do not wait: [`Reply::Started`]. None
+    /// begins before all of them are about to.
+    Together(Vec<Issue>),
+    /// Let actors do operations at random for a while: [`Reply::Stressed`].
+    Stress(Stress),
     /// Wait for a step that was started or found blocked: [`Reply::Fact`].
     Await {
         /// Id of the awaited step.
@@ -91,11 +96,14 @@ pub enum Reply {
     Prepared(Vec<FileFact>),
     /// To [`Order::Do`], [`Order::Await`] and [`Order::Still`].
     Fact(Fact),
-    /// To [`Order::Start`].
+    /// To [`Order::Start`] and [`Order::Together`].
     Started {
         /// Guest uptime when it was issued, in milliseconds.
         at_ms: u64,
     },
+    /// To [`Order::Stress`]: a fact for each choice, its outcome an [`Outcome::Tally`](crate::Outcome::Tally);
+    /// `Blocked` for those of an actor that did not come back.
+    Stressed(Vec<Fact>),
     /// To [`Order::Finish`].
     Finished(Oracles),
     /// The order could not be carried out at all (an agent or guest fault, never a result).
@@ -103,6 +111,33 @@ pub enum Reply {
         /// What went wrong.
         why: String,
     },
+}
+
+/// One operation to issue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issue {
+    /// Id of the step; names the result.
+    pub step: String,
+    /// Who does it.
+    pub actor: String,
+    /// What is done.
+    pub op: Op,
+}
+
+/// Actors that each draw operations of their own at random, all at the same time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stress {
+    /// Its name.
+    pub id: String,
+    /// What all draws follow from: the same number draws the same operations.
+    pub seed: u64,
+    /// How long, in milliseconds of the guest's clock.
+    pub for_ms: u64,
+    /// How long an operation may go on afterwards, in milliseconds of the guest's progress.
+    pub grace_ms: u64,
+    /// What each actor draws from. An operation is passed over while a handle it uses is not there, or its
+    /// own result still is. What is left at the end is let go.
+    pub choices: Vec<Issue>,
 }
 
 /// A requested option that the running kernel does not have as requested.

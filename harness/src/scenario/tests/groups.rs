@@ -91,6 +91,80 @@ fn a_mistake_in_a_group_has_its_place() {
     assert!(load(&one).unwrap_err().to_string().contains("2 to 8 operations are started together"));
 }
 
+const STRESS: &str = "\
+about: A test.
+because: a test
+contracts: [mainline, unguarded]
+files: {data: {on: ext4, size_kib: 64, pattern: 1}}
+actors: {a: {rdma: true}, b: {}}
+steps:
+  - {id: fd, by: a, do: {open: {file: data, flags: [O_RDWR]}}}
+  - {id: map, by: a, do: {mmap: {fd: $fd, len_kib: 64, flags: [MAP_SHARED]}}}
+  - stress: rush
+    for_ms: 2000
+    actors:
+      a:
+        - {id: pin, do: {reg_mr: {map: $map, access: []}}, expect_by: {mainline: EOPNOTSUPP, unguarded: 'one of: ok, EFAULT'}, reaches: ok}
+        - {id: unpin, do: {dereg_mr: {mr: $pin}}}
+      b:
+        - {id: cut, do: {truncate: {file: data, size_kib: 0}}, expect: ok, reaches: ok, proves: [pins-work]}
+  - {by: b, do: {size: {file: data}}}
+";
+
+#[test]
+fn stress_is_written_out_as_what_may_be_drawn() {
+    let contracts = Contracts::of(CONTRACTS_YAML);
+    let case = load(STRESS).unwrap().remove(0);
+    let under = |name: &str| written(&case, &Under::new(name, contracts.get(name).unwrap(), [])).steps;
+    let all = under("unguarded");
+    let labels: Vec<String> = all.iter().map(|step| step.label()).collect();
+    let drawn = ["a: reg_mr (drawn in rush)", "a: dereg_mr (drawn in rush)", "b: truncate (drawn in rush)"];
+    assert_eq!(labels[2..5], drawn);
+    assert!(all[2..5].iter().all(|step| step.group() == Some("rush")) && all[5].group().is_none());
+    assert_eq!(all[2].reaches.as_ref().map(ToString::to_string).as_deref(), Some("ok"));
+    let mainline = under("mainline");
+    assert_eq!(mainline[2].reaches, None, "what is refused reaches nothing else");
+    assert_eq!(mainline[3].excluded.as_deref(), Some("`pin` is refused under mainline"));
+}
+
+#[test]
+fn a_mistake_in_stress_has_its_place() {
+    let table = [
+        ("for_ms: 2000", "for_ms: 20", "s.yaml:10:13: steps[2].for_ms: a stress lasts 500 to 3600000 ms"),
+        (
+            "for_ms: 2000",
+            "for_mss: 2000",
+            "s.yaml:10:5: steps[2]: unknown field `for_mss`; did you mean `for_ms`?",
+        ),
+        (
+            "reaches: ok}",
+            "reaches: EIO}",
+            "s.yaml:13:137: steps[2].actors.a[0].reaches: `EIO` is nowhere expected",
+        ),
+        ("id: unpin, do", "id: unpin, dot", "s.yaml:14:23: steps[2].actors.a[1]: unknown field `dot`"),
+        ("mr: $pin", "mr: $pinn", "s.yaml:14:43: steps[2].actors.a[1].do.dereg_mr: unknown handle `pinn`"),
+        ("      b:", "      c:", "s.yaml:16:11: steps[2].actors.c[0].by: unknown actor `c`"),
+        ("{size: {file: data}}", "{connect: {to: a}}", "s.yaml:17:"),
+        ("{truncate: {file: data, size_kib: 0}}", "{wait: {actor: a}}", "s.yaml:16:"),
+        (
+            "      b:\n        - {id: cut, do: {truncate: {file: data, size_kib: 0}}, expect: ok, reaches: ok, proves: [pins-work]}\n",
+            "      b: []\n",
+            "s.yaml:15:10: steps[2].actors.b: an actor draws from 1 to 16",
+        ),
+        ("  - {by: b, do: {size: {file: data}}}", "  - {by: a, do: {dereg_mr: {mr: $pin}}}", "s.yaml:17:"),
+    ];
+    let wrong = |from: &str, to: &str| {
+        assert!(STRESS.contains(from), "the good scenario has no `{from}`");
+        load(&STRESS.replacen(from, to, 1)).expect_err(to).to_string()
+    };
+    all_said(table.into_iter().map(|(from, to, start)| (to, start, wrong(from, to))));
+    let late = wrong("  - {by: b, do: {size: {file: data}}}", "  - {by: a, do: {dereg_mr: {mr: $pin}}}");
+    assert!(late.contains("`$pin` is let go at the end of the stress `rush`"), "{late}");
+    assert!(wrong("{truncate: {file: data, size_kib: 0}}", "{wait: {actor: a}}").contains("nothing to draw"));
+    let many = format!("      b:\n{}", "        - {id: x, do: {pipe: {}}}\n".repeat(17));
+    assert!(wrong("      b:\n", &many).contains("an actor draws from 1 to 16 operations"));
+}
+
 const SHARED: &str = "\
 about: What several begin with.
 parameters: [fs]

@@ -3,14 +3,14 @@
 
 use std::os::fd::AsFd;
 
-use holdfast_protocol::op::{Advice, Compare, Load, Madvise, Mmap, Mprotect, Munmap, Prot, Store};
+use holdfast_protocol::op::{Advice, Compare, Load, Madvise, Memfd, Mmap, Mprotect, Munmap, Prot, Store};
 use holdfast_protocol::{Handle, MapFlag, Outcome, pattern_byte};
 
 use super::{bytes, differs, length};
 use crate::actor::{Actor, Done, Stop, Thing, not_issued};
 use crate::handlers::code_name;
 use crate::signals;
-use crate::sys::{Broken, Mapping, Request, exposed};
+use crate::sys::{self, Broken, Mapping, Request, exposed};
 
 fn map_flags(flags: &[MapFlag]) -> i32 {
     let sync = flags.contains(&MapFlag::MAP_SYNC);
@@ -34,6 +34,14 @@ fn prot_bits(prot: &[Prot]) -> i32 {
         Prot::EXEC => libc::PROT_EXEC,
     };
     prot.iter().fold(libc::PROT_NONE, |all, prot| all | bit(prot))
+}
+
+/// memfd_create(2), and its size.
+pub(crate) fn memfd(op: &Memfd) -> Result<Done, Stop> {
+    let fd = sys::memfd(if op.hugetlb { libc::MFD_HUGETLB } else { 0 })?;
+    let size = i64::try_from(bytes(op.size_kib)?).map_err(|_| not_issued("a file is shorter than 8 EiB"))?;
+    nix::unistd::ftruncate(&fd, size)?;
+    Ok(Done::fd(fd))
 }
 
 /// mmap(2), then every page faulted in unless the step says otherwise.

@@ -8,7 +8,7 @@ use super::{bytes, differs, length};
 use crate::actor::{Actor, Done, Stop, Thing, not_issued, wrong_thing};
 use crate::boot::rdma_link::NETDEV;
 use crate::netlink;
-use crate::sys::Mapping;
+use crate::sys::{Mapping, exposed};
 use crate::verbs::{Direction, Region, Remote};
 use crate::wire::{Aid, More, PairEnd, RemoteRegion};
 
@@ -42,12 +42,13 @@ pub(crate) fn reg_mr(actor: &Actor, op: &RegMr) -> Result<Done, Stop> {
         address: map.start().addr() as u64,
         len: map.len() as u64,
     };
-    Ok(Done { more: More::Region(public), thing: Some(Thing::Region(region)), ..Done::default() })
+    let thing = Some(Thing::Region(region, public.clone()));
+    Ok(Done { more: More::Region(public), thing, ..Done::default() })
 }
 
 fn region(actor: &Actor, handle: &Handle) -> Result<Region, Stop> {
     match actor.things.borrow().get(handle.id()) {
-        Some(Thing::Region(region)) => Ok(*region),
+        Some(Thing::Region(region, _)) => Ok(*region),
         other => Err(wrong_thing(handle, other, "memory region")),
     }
 }
@@ -58,6 +59,13 @@ pub(crate) fn dereg_mr(actor: &Actor, op: &DeregMr) -> Result<Done, Stop> {
     actor.forget(&op.mr);
     region.deregister()?;
     Ok(Done::default())
+}
+
+/// ibv_get_async_event(3).
+pub(crate) fn async_event(actor: &Actor) -> Result<Done, Stop> {
+    let device = actor.device()?;
+    let name = exposed(|| device.async_event())?;
+    Ok(Done { outcome: Some(Outcome::Shown(name)), ..Done::default() })
 }
 
 /// The uverbs file of this actor's context.
@@ -71,7 +79,7 @@ pub(crate) fn close(actor: &Actor) -> Result<Done, Stop> {
     let device = actor.device()?;
     *actor.device.borrow_mut() = None;
     actor.pairs.borrow_mut().clear();
-    actor.things.borrow_mut().retain(|_, thing| !matches!(thing, Thing::Region(_)));
+    actor.things.borrow_mut().retain(|_, thing| !matches!(thing, Thing::Region(..)));
     device.close();
     Ok(Done::default())
 }
@@ -126,7 +134,7 @@ fn gid_index(actor: &Actor) -> Result<u32, Stop> {
 pub(crate) fn write(actor: &Actor, aid: &Aid, op: &RdmaWrite) -> Result<Done, Stop> {
     let (at, len, seed) = (length(op.at_kib)?, length(op.len_kib)?, op.pattern);
     let local = buffer(len, |offset| pattern_byte(seed, offset + at as u64))?;
-    let sent = transfer(actor, aid, Direction::Write, local, at as u64);
+    let sent = transfer(actor, (aid, &op.mr), Direction::Write, local, at as u64);
     local.unmap()?;
     sent.map(|()| Done::default())
 }
@@ -136,7 +144,7 @@ pub(crate) fn read(actor: &Actor, aid: &Aid, op: &RdmaRead) -> Result<Done, Stop
     let (at, len, seed) = (length(op.at_kib)?, length(op.len_kib)?, op.pattern);
     // Other bytes than the wanted ones, so that a read that copies nothing is seen.
     let local = buffer(len, |offset| !pattern_byte(seed, offset + at as u64))?;
-    let received = transfer(actor, aid, Direction::Read, local, at as u64);
+    let received = transfer(actor, (aid, &op.mr), Direction::Read, local, at as u64);
     let other = local.find_other(0, len, |offset, got| got == pattern_byte(seed, offset + at as u64));
     local.unmap()?;
     received?;
@@ -187,9 +195,20 @@ fn not_connected(actor: &Actor, peer: &str) -> Stop {
     not_issued(format!("{} is not connected to {peer}", actor.name.borrow()))
 }
 
-/// A transfer between the local buffer and the region that the session names.
-fn transfer(actor: &Actor, aid: &Aid, direction: Direction, local: Mapping, at: u64) -> Result<(), Stop> {
-    let target = aid.region.as_ref().ok_or_else(|| not_issued("that memory region was never registered"))?;
+/// A transfer between the local buffer and a region: one of this process, or the one that the session names.
+fn transfer(
+    actor: &Actor,
+    (aid, mr): (&Aid, &Handle),
+    direction: Direction,
+    local: Mapping,
+    at: u64,
+) -> Result<(), Stop> {
+    let own = match actor.things.borrow().get(mr.id()) {
+        Some(Thing::Region(_, public)) => Some(public.clone()),
+        _ => None,
+    };
+    let target = aid.region.clone().or(own);
+    let target = target.ok_or_else(|| not_issued("that memory region was never registered"))?;
     let remote = Remote { address: target.address.wrapping_add(at), rkey: target.rkey };
     post(actor, &target.owner, direction, local, remote)
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use holdfast_protocol::op::{RdmaRead, RdmaWrite, ReceiveFd, SendFd, Violate};
+use holdfast_protocol::op::{OwnerKind, RdmaRead, RdmaWrite, ReceiveFd, SendFd, Violate};
 use holdfast_protocol::{Fact, Op, Outcome, Place, Violation};
 
 use super::cast::{End, Heard};
@@ -13,7 +13,7 @@ use super::{Pending, Session};
 use crate::clock::now_ms;
 use crate::procfs;
 use crate::progress::{Limit, Watch};
-use crate::wire::{Aid, Answer, Call, More, SIGNAL_TAG};
+use crate::wire::{Aid, Answer, Call, More, RemoteRegion, SIGNAL_TAG};
 
 /// How long a fork's child may take to be ready; a debug kernel under emulation needs seconds.
 const CHILD_TIMEOUT: Duration = Duration::from_secs(20);
@@ -58,12 +58,7 @@ impl Session {
 
     /// Tells an actor to do an operation.
     fn hand_over(&mut self, step: &str, actor: &str, op: Op) -> Result<(), String> {
-        match &op {
-            Op::SendFd(SendFd { to: peer, .. }) | Op::ReceiveFd(ReceiveFd { from: peer }) => {
-                self.link(actor, peer)?;
-            }
-            _ => {}
-        }
+        self.link_for(actor, &op)?;
         let aid = self.aid(&op)?;
         let cradle = match &op {
             Op::Fork(op) => Some((op.into.clone(), UnixStream::pair().map_err(|error| error.to_string())?)),
@@ -84,7 +79,17 @@ impl Session {
         Ok(())
     }
 
-    fn begin(&mut self, step: &str, actor: &str, op: Op, watch: Watch) {
+    /// Sees to it that a descriptor can be passed, where that is what an operation does.
+    pub(super) fn link_for(&mut self, actor: &str, op: &Op) -> Result<(), String> {
+        match op {
+            Op::SendFd(SendFd { to: peer, .. }) | Op::ReceiveFd(ReceiveFd { from: peer }) => {
+                self.link(actor, peer)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn begin(&mut self, step: &str, actor: &str, op: Op, watch: Watch) {
         let pending = Pending { actor: actor.to_owned(), at_ms: now_ms(), op, _watch: watch };
         self.pending.insert(step.to_owned(), pending);
         if let Some(player) = self.cast.players.get_mut(actor) {
@@ -109,14 +114,15 @@ impl Session {
         }
     }
 
-    fn aid(&self, op: &Op) -> Result<Aid, String> {
+    pub(super) fn aid(&self, op: &Op) -> Result<Aid, String> {
         let mut aid = Aid::default();
         if let Some(actor) = named_actor(op) {
             let player = self.cast.players.get(actor).ok_or_else(|| format!("there is no actor {actor}"))?;
             if player.end.is_some() {
                 return Err(format!("actor {actor} is gone"));
             }
-            aid.pid = Some(player.pid());
+            let thread = matches!(op, Op::SetOwnEx(op) if op.kind == OwnerKind::F_OWNER_TID);
+            aid.pid = Some(if thread { player.tid() } else { player.pid() });
         }
         match op {
             Op::Dmesg(_) => aid.mark = self.before.as_ref().map(|before| before.mark.clone()),
@@ -160,7 +166,7 @@ impl Session {
 
     /// Where an actor is that has not come back.
     pub(super) fn blocked(&self, actor: &str) -> Outcome {
-        let pid = self.cast.players.get(actor).map_or(0, super::cast::Player::pid);
+        let pid = self.cast.players.get(actor).map_or(0, super::cast::Player::tid);
         let procfs::Whereabouts { state, wchan, stack } = procfs::whereabouts(pid);
         Outcome::Blocked { state, wchan, stack }
     }
@@ -227,7 +233,8 @@ impl Session {
         let Answer { tag: step, mut outcome, at_ms, took_ms, more } = answer;
         match more {
             More::Region(region) => {
-                self.regions.insert(step.clone(), region);
+                // Peers are connected with the actor, whoever else plays in its process.
+                self.regions.insert(step.clone(), RemoteRegion { owner: actor.to_owned(), ..region });
             }
             More::Keeper(pid) => self.keepers.push(pid),
             More::Child(name, pid) => {
@@ -235,7 +242,7 @@ impl Session {
                     outcome = Outcome::NotIssued { why };
                 }
             }
-            More::Nothing | More::Pair(_) | More::Found(_) => {}
+            More::Nothing | More::Pair(_) | More::Found(_) | More::Tallies(_) => {}
         }
         let fact = self.fact(&step, actor, outcome, at_ms, took_ms);
         let op = self.pending.get(&step).map(|pending| pending.op.clone());

@@ -25,6 +25,8 @@ pub(super) struct Player {
     /// How it ended.
     pub(super) end: Option<End>,
     process: Process,
+    /// The thread that plays it, where that is not the first of its process.
+    thread: Option<i32>,
     /// It was started before it had a part.
     pub(super) was_spare: bool,
     /// Its end of the stream is closed: only the process is left to wait for.
@@ -35,6 +37,14 @@ impl Player {
     /// Its process.
     pub(super) const fn pid(&self) -> i32 {
         self.process.pid
+    }
+
+    /// Its thread: the first of its process, unless it is another.
+    pub(super) const fn tid(&self) -> i32 {
+        match self.thread {
+            Some(tid) => tid,
+            None => self.process.pid,
+        }
     }
 }
 
@@ -103,7 +113,7 @@ impl Cast {
             }
         }
         let Some(process) = process else { return self.start_new(name, &call) };
-        let player = Player { busy: None, end: None, process, was_spare: true, hung_up: false };
+        let player = Player { busy: None, end: None, process, thread: None, was_spare: true, hung_up: false };
         self.players.insert(name, player);
         Ok(())
     }
@@ -111,7 +121,7 @@ impl Cast {
     fn start_new(&mut self, name: String, call: &Call) -> Result<(), String> {
         let mut process = self.spawn().map_err(|error| format!("starting actor {name}: {error}"))?;
         write_frame(&mut process.stream, call).map_err(|error| format!("actor {name}: {error}"))?;
-        let player = Player { busy: None, end: None, process, was_spare: false, hung_up: false };
+        let player = Player { busy: None, end: None, process, thread: None, was_spare: false, hung_up: false };
         self.players.insert(name, player);
         Ok(())
     }
@@ -152,8 +162,35 @@ impl Cast {
         };
         let end = self.ends.get(&pid).map(|outcome| End { outcome: outcome.clone(), at_ms: now_ms() });
         let process = Process { pid, pidfd, stream: File::from(OwnedFd::from(stream)) };
-        self.players.insert(name, Player { busy: None, end, process, was_spare: false, hung_up: false });
+        self.players
+            .insert(name, Player { busy: None, end, process, thread: None, was_spare: false, hung_up: false });
         Ok(())
+    }
+
+    /// Makes a second thread of an actor's process play another one. It says its number when it is ready.
+    pub(super) fn divide(&mut self, name: &str, of: &str) -> io::Result<()> {
+        let gone = || io::Error::other(format!("actor {of} cannot be reached"));
+        let (ours, theirs) = UnixStream::pair()?;
+        let call = Call::Thread { tag: SPARE_TAG.to_owned(), name: name.to_owned() };
+        if !self.tell(of, &call) || !self.pass(of, theirs.as_fd()) {
+            return Err(gone());
+        }
+        let process = &self.players.get(of).ok_or_else(gone)?.process;
+        let process = Process {
+            pid: process.pid,
+            pidfd: process.pidfd.try_clone()?,
+            stream: File::from(OwnedFd::from(ours)),
+        };
+        let player = Player { busy: None, end: None, process, thread: None, was_spare: false, hung_up: false };
+        self.players.insert(name.to_owned(), player);
+        Ok(())
+    }
+
+    /// What a new thread has said of itself.
+    pub(super) fn is_thread(&mut self, name: &str, tid: i32) {
+        if let Some(player) = self.players.get_mut(name) {
+            player.thread = Some(tid);
+        }
     }
 
     /// Waits for an actor's next answer or its end.

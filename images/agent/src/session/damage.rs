@@ -83,15 +83,20 @@ impl Session {
         let looks = !self.ledger.regions.is_empty()
             && (moves_blocks(op) || (lets_go(op) && !self.ledger.unlinked.is_empty()));
         if looks {
-            let shown = |region: &&String| {
-                self.ledger.found.iter().any(|fact| fact.region == **region && fact.victim.is_some())
-            };
-            let regions: Vec<String> =
-                self.ledger.regions.keys().filter(|region| !shown(region)).cloned().collect();
-            for region in regions {
-                if let Some(fact) = self.look(step, &region) {
-                    self.ledger.found.push(fact);
-                }
+            self.look_everywhere(step);
+        }
+    }
+
+    /// Looks at every region that nothing was shown of yet.
+    pub(super) fn look_everywhere(&mut self, after: &str) {
+        let shown = |region: &&String| {
+            self.ledger.found.iter().any(|fact| fact.region == **region && fact.victim.is_some())
+        };
+        let regions: Vec<String> =
+            self.ledger.regions.keys().filter(|region| !shown(region)).cloned().collect();
+        for region in regions {
+            if let Some(fact) = self.look(after, &region) {
+                self.ledger.found.push(fact);
             }
         }
     }

@@ -77,7 +77,7 @@ impl Session {
         let alive = self.cast.players.iter().filter(|(_, player)| player.end.is_none());
         alive
             .map(|(name, player)| {
-                let procfs::Whereabouts { state, wchan, stack } = procfs::whereabouts(player.pid());
+                let procfs::Whereabouts { state, wchan, stack } = procfs::whereabouts(player.tid());
                 StuckTask { actor: name.clone(), state, wchan, stack }
             })
             .collect()

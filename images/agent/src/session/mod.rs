@@ -10,6 +10,7 @@ mod damage;
 mod finish;
 mod prepare;
 mod signals;
+mod together;
 mod umount;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -206,6 +207,8 @@ impl Session {
                 let settled = self.settled.get(&step).map(|fact| fact.at_ms);
                 Reply::Started { at_ms: started.or(settled).unwrap_or_else(now_ms) }
             }),
+            Order::Together(issues) => self.together(issues).map(|at_ms| Reply::Started { at_ms }),
+            Order::Stress(stress) => self.stress(stress).map(Reply::Stressed),
             Order::Await { step, wait_ms } => self.wait(&step, wait_ms).map(Reply::Fact),
             Order::Still { step, for_ms } => self.wait(&step, for_ms).map(Reply::Fact),
             Order::Finish { settle_ms } => self.finish(settle_ms).map(Reply::Finished),

@@ -17,7 +17,7 @@ use super::{Before, Session};
 use crate::ops::files::read_range;
 use crate::ops::{difference, pattern};
 use crate::sys::{self, Mapping};
-use crate::wire::{Answer, DeclaredFile, Part, handler_step};
+use crate::wire::{Answer, Call, DeclaredFile, Part, handler_step};
 
 /// How long an actor may take to be ready; a debug kernel under emulation needs seconds.
 const ACTOR_TIMEOUT: Duration = Duration::from_secs(60);
@@ -61,9 +61,16 @@ impl Session {
                 self.handled.extend(steps.map(|step| (step, name.clone())));
             }
         }
+        let told = actors.clone();
         let (unborn, actors) = actors.into_iter().partition(|(_, actor)| actor.forked);
         self.unborn = unborn;
+        let (threads, actors): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            actors.into_iter().partition(|(_, actor)| actor.thread_of.is_some());
         self.start_actors(actors)?;
+        for (name, of) in threads.iter().filter_map(|(name, actor)| Some((name, actor.thread_of.as_ref()?))) {
+            self.start_thread(name, of)?;
+        }
+        self.tell_handlers(&told)?;
         // The kernel log escapes what is not ASCII, and the mark would not be found again.
         let case: String = case.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect();
         let mark = format!("holdfast: case {case} begins at {} ms", crate::clock::now_ms());
@@ -77,6 +84,34 @@ impl Session {
         }
         self.before = Some(Before { oracles: before, mark });
         Ok(facts)
+    }
+
+    fn start_thread(&mut self, name: &str, of: &str) -> Result<(), String> {
+        self.cast.divide(name, of).map_err(|error| format!("actor {name}: {error}"))?;
+        match self.cast.hear(name, &self.progress.within(ACTOR_TIMEOUT)) {
+            Heard::Answer(Answer { outcome: Outcome::Returned(tid), .. }) => {
+                self.cast.is_thread(name, i32::try_from(tid).unwrap_or_default());
+                Ok(())
+            }
+            other => Err(format!("actor {name} is no thread of {of}: {other:?}")),
+        }
+    }
+
+    /// Tells handlers ahead what their operations need to know of other actors: afterwards nobody can ask.
+    fn tell_handlers(&mut self, actors: &BTreeMap<String, ActorSetup>) -> Result<(), String> {
+        for (name, actor) in actors.iter().filter(|(_, actor)| !actor.forked) {
+            for (handler, setup) in &actor.on_signal {
+                for run in &setup.run {
+                    self.link_for(name, &run.op)?;
+                    let step = handler_step(handler, &run.id);
+                    let aid = self.aid(&run.op).map_err(|why| format!("handler step {step}: {why}"))?;
+                    if !self.cast.tell(name, &Call::Aid { step, aid }) {
+                        return Err(format!("actor {name} ended at once"));
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn set_sysctl(&self, name: &str, value: &str) -> Result<(), String> {

@@ -74,10 +74,10 @@ pub(crate) fn is_open(fd: RawFd) -> bool {
 ///
 /// # Errors
 /// Its errno.
-pub(crate) fn memfd() -> Result<OwnedFd, Errno> {
+pub(crate) fn memfd(flags: u32) -> Result<OwnedFd, Errno> {
     // SAFETY: a terminated name and a number go in; the kernel made the descriptor for us.
     unsafe {
-        let fd = Errno::result(libc::memfd_create(c"holdfast".as_ptr(), 0))?;
+        let fd = Errno::result(libc::memfd_create(c"holdfast".as_ptr(), flags))?;
         Ok(OwnedFd::from_raw_fd(fd))
     }
 }

@@ -22,7 +22,8 @@ pub(crate) use raw::{
     with_open_signals,
 };
 pub(crate) use signals::{
-    Info, close_to_signals, exposed, ignore_signal, in_handler, install, keep_from_main, serve_by_thread, share,
+    Info, close_to_signals, exposed, ignore_signal, in_handler, install, keep_from_main, play_by_thread,
+    serve_by_thread, share,
 };
 
 /// The number of a descriptor that a step made. What is closed, replaced or passed on is the scenario's

@@ -39,7 +39,7 @@ static LAID_DOWN: Condvar = Condvar::new();
 enum Mode {
     /// Nobody's actor.
     Plain,
-    /// An actor's first thread.
+    /// A thread that plays an actor.
     First,
     /// It, inside a handler.
     Handler,
@@ -248,14 +248,42 @@ pub(crate) fn keep_from_main(signal: i32) {
     KEPT.fetch_or(1 << (signal - 1), Ordering::AcqRel);
 }
 
+/// There are to be threads: whoever makes the first of them touches the actor, so it holds the baton.
+fn bring_baton() {
+    let mut held = BATON.lock().unwrap_or_else(PoisonError::into_inner);
+    if !THREADS.swap(true, Ordering::AcqRel) {
+        *held = true;
+    }
+}
+
+/// Starts a thread that plays an actor like the first one does: `life` runs with the baton held, and signals
+/// reach it in [`exposed`] only.
+///
+/// # Errors
+/// When there can be no thread.
+pub(crate) fn play_by_thread(
+    name: String,
+    life: impl FnOnce(&'static Actor) + Send + 'static,
+) -> std::io::Result<()> {
+    let Shared(actor) = ACTOR.get().ok_or_else(|| std::io::Error::other("nobody plays yet"))?;
+    let shared = Shared(actor);
+    bring_baton();
+    // It inherits a mask with everything blocked.
+    std::thread::Builder::new().name(name).spawn(move || {
+        let Shared(actor) = { shared };
+        MODE.set(Mode::First);
+        take_baton();
+        life(actor);
+    })?;
+    Ok(())
+}
+
 /// Starts the thread that waits for the kept signals by sigwaitinfo(2) and answers them.
 ///
 /// # Errors
 /// When there can be no thread.
 pub(crate) fn serve_by_thread() -> std::io::Result<()> {
-    // The starter touches the actor, so it holds the baton from now on.
-    *BATON.lock().unwrap_or_else(PoisonError::into_inner) = true;
-    THREADS.store(true, Ordering::Release);
+    bring_baton();
     // It inherits a mask with everything blocked.
     std::thread::Builder::new().name("signals".to_owned()).spawn(|| {
         MODE.set(Mode::Thread);

@@ -8,6 +8,7 @@ mod files;
 mod guest;
 mod processes;
 mod signals;
+mod together;
 
 use guest::*;
 

@@ -4,6 +4,16 @@
 use super::{Advice, Handle, MapFlag, Prot, arguments};
 
 arguments! {
+    /// memfd_create(2): a file of memory that is no DAX, on tmpfs or of huge pages. Its result is a
+    /// descriptor.
+    Memfd {
+        /// Its size.
+        size_kib: u64,
+        /// MFD_HUGETLB: huge pages of 2 MiB, which `vm.nr_hugepages` must provide.
+        #[serde(default, skip_serializing_if = "super::is_default")]
+        hugetlb: bool,
+    }
+
     /// mmap(2). Its result is a mapping. Every page is touched before the call counts as done, so that a
     /// later pin meets present pages: for writing, except of a private file mapping, which a write fault
     /// would turn into anonymous copies, and of one without PROT_WRITE.

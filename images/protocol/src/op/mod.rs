@@ -23,7 +23,7 @@ pub use files::{
 };
 pub use lease::{GetLease, GetOwn, GetSig, Lease, Received, SetLease, SetOwn, SetOwnEx, SetSig};
 pub use look::{Command, Dmesg, Fds, FilePins, Locks, Maps, Mrs, ReadFile, Vmstat};
-pub use memory::{Load, Madvise, Mmap, Mprotect, Munmap, Store};
+pub use memory::{Load, Madvise, Memfd, Mmap, Mprotect, Munmap, Store};
 pub use names::{
     Access, Advice, Capability, CutHow, FallocateMode, MapFlag, OpenFlag, OwnerKind, Prot, Resource,
     StatxField, Violation,
@@ -34,8 +34,8 @@ pub use process::{
 };
 pub use raw::{Arg, Buffer, Fcntl, Hex, Ioctl, MAX_RAW_BYTES, Syscall};
 pub use rdma::{
-    Connect, DeregMr, LinkAdd, LinkDelete, RdmaClose, RdmaRead, RdmaReceive, RdmaSend, RdmaWrite, RegMr,
-    UverbsFd,
+    AsyncEvent, Connect, DeregMr, LinkAdd, LinkDelete, RdmaClose, RdmaRead, RdmaReceive, RdmaSend, RdmaWrite,
+    RegMr, UverbsFd,
 };
 
 /// Argument structures: what all of them have in common is said once.
@@ -82,13 +82,13 @@ operations! {
     Sync, Syncfs, Unlink, Rename, Link, Clone, Dedupe, ExchangeRange, Fiemap, Statx, Fill, FillFree, Mount,
     Remount, Umount,
     // Memory.
-    Mmap, Munmap, Mprotect, Madvise, Store, Load,
+    Memfd, Mmap, Munmap, Mprotect, Madvise, Store, Load,
     // Leases and signals.
     SetLease, GetLease, SetOwn, SetOwnEx, GetOwn, SetSig, GetSig, Received,
     // Processes.
     Kill, Exit, Wait, SetGroup, Fork, Execve, Setuid, DropCaps, Rlimit, SendFd, ReceiveFd, Violate,
     // RDMA.
-    RegMr, DeregMr, Connect, RdmaWrite, RdmaRead, RdmaSend, RdmaReceive, UverbsFd, RdmaClose,
+    RegMr, DeregMr, Connect, RdmaWrite, RdmaRead, RdmaSend, RdmaReceive, AsyncEvent, UverbsFd, RdmaClose,
     LinkDelete, LinkAdd,
     // Other holds on pages.
     GupPin, GupRead, GupUnpin, Pipe, Vmsplice, ClosePipe, Uring, UringRegister, UringUnregister,

@@ -76,6 +76,10 @@ arguments! {
     /// that libibverbs uses, no duplicate. Its value is the number.
     UverbsFd {}
 
+    /// ibv_get_async_event(3), acknowledged: waits for what the device tells this context beside completions
+    /// (a port that goes down, a queue pair's error), and `shows` its name, without IBV_EVENT_.
+    AsyncEvent {}
+
     /// ibv_close_device(3), with all that is left in it: the kernel destroys it (uverbs_close).
     RdmaClose {}
 

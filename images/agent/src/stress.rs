@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Stress: an actor does operations that it draws at random, for a while, and counts what they come to.
+//!
+//! The draws follow from a seed alone, so the same seed draws the same operations again; what they meet
+//! depends on the other actors. At the end all that was made is let go, so that nobody waits for it for ever.
+
+use std::collections::BTreeMap;
+use std::mem::discriminant;
+
+use holdfast_protocol::op::{Close, DeregMr, Munmap};
+use holdfast_protocol::{Count, Handle, Op, Outcome};
+
+use crate::actor::{Actor, Thing};
+use crate::clock::now_ms;
+use crate::wire::{Aid, Answer, Call, Choice};
+
+/// More kinds of outcome than this of one choice are not told apart: there are 133 errnos, and no operation
+/// has more than a few.
+const MOST_KINDS: usize = 64;
+
+/// splitmix64: every number follows from the one before, and every seed gives another sequence.
+#[derive(Debug)]
+struct Draws(u64);
+
+impl Draws {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+/// Draws and does until the time is over.
+pub(crate) fn run(actor: &Actor, choices: &[Choice], seed: u64, for_ms: u64) -> BTreeMap<String, Vec<Count>> {
+    let mut tallies: BTreeMap<String, Vec<Count>> = BTreeMap::new();
+    let mut draws = Draws(seed);
+    let until_ms = now_ms().saturating_add(for_ms);
+    let mut draw = 0;
+    while now_ms() < until_ms && !choices.is_empty() {
+        draw += 1;
+        let at = draws.next() % choices.len() as u64;
+        let choice = &choices[usize::try_from(at).unwrap_or(0)];
+        if !fits(actor, choice) {
+            continue;
+        }
+        if let Some(answer) = issue(actor, &choice.step, choice.op.clone(), choice.aid.clone()) {
+            count(tallies.entry(choice.step.clone()).or_default(), answer, draw);
+        }
+    }
+    for choice in choices.iter().rev() {
+        let thing = actor.things.borrow().get(&choice.step).cloned();
+        if let Some(op) = Handle::try_from(format!("${}", choice.step)).ok().zip(thing).and_then(let_go) {
+            issue(actor, "the end of the stress", op, Aid::default());
+        }
+    }
+    tallies
+}
+
+/// All that it uses is there, and its own result is not.
+fn fits(actor: &Actor, choice: &Choice) -> bool {
+    let things = actor.things.borrow();
+    !things.contains_key(&choice.step) && choice.aid.uses.iter().all(|id| things.contains_key(id))
+}
+
+fn issue(actor: &Actor, tag: &str, op: Op, aid: Aid) -> Option<Answer> {
+    actor.answer(Call::Do { tag: tag.to_owned(), op, aid })
+}
+
+/// What lets a thing go; what else there is goes with the actor.
+fn let_go((handle, thing): (Handle, Thing)) -> Option<Op> {
+    match thing {
+        Thing::Region(..) => Some(DeregMr { mr: handle }.into()),
+        Thing::Map(_) => Some(Munmap { map: handle, at_kib: 0, len_kib: None }.into()),
+        Thing::Fd(_) => Some(Close { fd: handle }.into()),
+        Thing::Pipe(..) => None,
+    }
+}
+
+fn count(tally: &mut Vec<Count>, answer: Answer, draw: u64) {
+    let Answer { outcome, took_ms, .. } = answer;
+    if let Some(count) = tally.iter_mut().find(|count| same_kind(&count.outcome, &outcome)) {
+        count.times += 1;
+        count.longest_ms = count.longest_ms.max(took_ms);
+    } else if tally.len() < MOST_KINDS {
+        tally.push(Count { outcome, times: 1, first_draw: draw, longest_ms: took_ms });
+    }
+}
+
+/// Values, offsets and texts make no kind of their own; errnos, statuses and signals do.
+fn same_kind(one: &Outcome, other: &Outcome) -> bool {
+    match (one, other) {
+        (Outcome::Errno(one), Outcome::Errno(other)) => one == other,
+        (Outcome::Completion(one), Outcome::Completion(other)) => one == other,
+        (Outcome::Faulted { signal: one, .. }, Outcome::Faulted { signal: other, .. }) => one == other,
+        (one, other) => discriminant(one) == discriminant(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_draws_the_same_again_and_another_does_not() {
+        let drawn = |seed| {
+            let mut draws = Draws(seed);
+            (0..64).map(|_| draws.next() % 5).collect::<Vec<_>>()
+        };
+        assert_eq!(drawn(7), drawn(7));
+        assert_ne!(drawn(7), drawn(8));
+        assert!((0..5).all(|choice| drawn(7).contains(&choice)), "every choice is drawn");
+    }
+
+    #[test]
+    fn kinds_are_counted_and_values_are_not_kinds() {
+        let mut tally = Vec::new();
+        let answer = |outcome, took_ms| Answer { took_ms, ..Answer::about("", outcome) };
+        for (draw, (outcome, took_ms)) in [
+            (Outcome::Returned(1), 5),
+            (Outcome::Errno(4), 1),
+            (Outcome::Returned(2), 9),
+            (Outcome::Errno(5), 1),
+            (Outcome::Differs { at: 1, want: 1, got: 2 }, 1),
+            (Outcome::Differs { at: 2, want: 1, got: 2 }, 1),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            count(&mut tally, answer(outcome, took_ms), draw as u64 + 1);
+        }
+        let counts: Vec<(u64, u64, u64)> =
+            tally.iter().map(|count| (count.times, count.first_draw, count.longest_ms)).collect();
+        assert_eq!(counts, [(2, 1, 9), (1, 2, 1), (1, 4, 1), (2, 5, 1)]);
+        assert_eq!(tally[0].outcome, Outcome::Returned(1));
+    }
+}
