@@ -201,6 +201,27 @@ impl Document {
     }
 }
 
+/// A value on one line, as a person would write it: words are quoted only where they must be.
+#[must_use]
+pub fn flow(value: &Value) -> String {
+    match value {
+        Value::String(text) => {
+            // In a list it must be one word, and the same; digits are no word to other readers of YAML.
+            let alone = serde_yaml::from_str::<Vec<serde_yaml::Value>>(&format!("[{text}]"));
+            let plain = alone.is_ok_and(|read| matches!(&read[..], [one] if one.as_str() == Some(text)))
+                && !text.starts_with(|first: char| first.is_ascii_digit());
+            if plain { text.clone() } else { value.to_string() }
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
+        Value::Object(map) => {
+            let entry =
+                |(name, item): (&String, &Value)| format!("{}: {}", flow(&name.as_str().into()), flow(item));
+            format!("{{{}}}", map.iter().map(entry).collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
 fn entry<'a, 'input: 'a>(
     mut entries: impl Iterator<Item = (&'a MarkedYaml<'input>, &'a MarkedYaml<'input>)>,
     name: &str,
@@ -343,6 +364,14 @@ mod tests {
         #[test]
         fn what_is_written_as_yaml_is_read_as_it_was(value in values()) {
             let text = serde_yaml::to_string(&serde_json::json!({"top": value})).unwrap();
+            let read = Document { file: "f.yaml".into(), text }.parse().unwrap();
+            prop_assert_eq!(&read["top"], &value);
+        }
+
+        #[test]
+        fn what_is_written_on_one_line_is_read_as_it_was(value in values()) {
+            let text = format!("top: {}\n", flow(&value));
+            prop_assert_eq!(text.lines().count(), 1);
             let read = Document { file: "f.yaml".into(), text }.parse().unwrap();
             prop_assert_eq!(&read["top"], &value);
         }

@@ -11,7 +11,7 @@ arguments! {
     SetLease {
         /// The descriptor.
         fd: Handle,
-        /// F_RDLCK, F_WRLCK, F_UNLCK, or a number that only a kernel under development knows.
+        /// What is taken, or let go; a number is one that only a kernel under development knows.
         lease: Lease,
     }
 
