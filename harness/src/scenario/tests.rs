@@ -8,6 +8,7 @@ mod groups;
 mod page;
 mod phrases;
 mod pins;
+mod round_trip;
 mod words;
 
 use super::*;

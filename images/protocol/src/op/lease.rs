@@ -110,7 +110,7 @@ impl schemars::JsonSchema for Lease {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"anyOf": [{"enum": LEASES.map(|(name, _)| name)}, {"type": "integer"}]})
+        schemars::json_schema!({"anyOf": [{"enum": LEASES.map(|(name, _)| name)}, {"type": "integer", "format": "int32"}]})
     }
 }
 

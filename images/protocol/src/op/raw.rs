@@ -76,6 +76,7 @@ pub const MAX_RAW_BYTES: usize = 64 << 10;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "schema", schemars(extend("pattern" = "^\\s*([0-9A-Fa-f]\\s*[0-9A-Fa-f]\\s*)*$")))]
 pub struct Hex(Vec<u8>);
 
 impl Hex {
