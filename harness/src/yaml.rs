@@ -92,7 +92,7 @@ impl Document {
             let file = shown(path);
             return Err(bad_input(format!(
                 "{file}:1:1: the file has {} KiB; at most {MOST_KIB} are read",
-                size / 1024
+                size.div_ceil(1024)
             )));
         }
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -313,6 +313,11 @@ mod tests {
     use proptest::prelude::*;
     use serde::Deserialize;
 
+    use crate::contract::Contracts;
+    use crate::home::{Home, Own};
+    use crate::plan::PlanFile;
+    use crate::scenario::load_file;
+
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "snake_case")]
     enum Act {
@@ -403,7 +408,7 @@ mod tests {
         Document::read(&path).unwrap().parse().unwrap();
         fs::write(&path, format!("a: b\n{}", "#".repeat(most - 4))).unwrap();
         let error = Document::read(&path).unwrap_err();
-        assert!(error.to_string().contains("large.yaml:1:1: the file has 256 KiB; at most 256"), "{error}");
+        assert!(error.to_string().contains("large.yaml:1:1: the file has 257 KiB; at most 256"), "{error}");
         assert!(error.is::<crate::outcome::BadInput>());
 
         let nested = |deep| Document {
@@ -414,6 +419,38 @@ mod tests {
         let error = nested(MOST_DEEP + 1).parse().unwrap_err().to_string();
         assert!(error.starts_with("f.yaml:1:"), "{error}");
         assert!(error.ends_with("nested more than 16 deep"), "{error}");
+    }
+
+    #[test]
+    fn no_reader_takes_a_file_that_is_too_large() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let most = usize::try_from(MOST_KIB).unwrap() * 1024;
+        for path in ["contracts.yaml", "s.yaml", "plans/p.yaml", "kernel-configs/k/kernel.yaml"] {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "#".repeat(most + 1)).unwrap();
+        }
+        let home = Home {
+            data: root.to_owned(),
+            is_clone: true,
+            cache: root.join("cache"),
+            runs: root.join("runs"),
+            own: Own::default(),
+        };
+        let readers = [
+            ("contracts.yaml", Contracts::load([root.to_owned()].into_iter()).map(drop)),
+            ("s.yaml", load_file(root, &root.join("s.yaml"), &Contracts::default()).map(drop)),
+            ("p.yaml", PlanFile::load(root, "p").map(drop)),
+            ("kernel.yaml", crate::kernel::spec(&home, "k").map(drop)),
+        ];
+        for (file, read) in readers {
+            let message = read.expect_err(file).to_string();
+            assert!(
+                message.ends_with(&format!("{file}:1:1: the file has 257 KiB; at most 256 are read")),
+                "{message}"
+            );
+        }
     }
 
     #[test]

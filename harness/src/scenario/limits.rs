@@ -20,3 +20,5 @@ pub const MOST_ROUNDS: usize = 64;
 pub const MOST_TOGETHER: usize = 8;
 /// Shared files one scenario includes.
 pub const MOST_INCLUDES: usize = 8;
+/// Virtual processors of a machine: what the kernels here are built for (CONFIG_NR_CPUS of the fragment `lean`).
+pub const MOST_CPUS: u32 = 8;
