@@ -92,7 +92,7 @@ impl Document {
             let file = shown(path);
             return Err(bad_input(format!(
                 "{file}:1:1: the file has {} KiB; at most {MOST_KIB} are read",
-                size / 1024
+                size.div_ceil(1024)
             )));
         }
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -201,6 +201,35 @@ impl Document {
     }
 }
 
+/// A value on one line, as a person would write it: words are quoted only where they must be.
+#[must_use]
+pub fn flow(value: &Value) -> String {
+    match value {
+        Value::String(text) => {
+            // In a list it must be one word, and the same; digits are no word to other readers of YAML.
+            let alone = serde_yaml::from_str::<Vec<serde_yaml::Value>>(&format!("[{text}]"));
+            let plain = alone.is_ok_and(|read| matches!(&read[..], [one] if one.as_str() == Some(text)))
+                && !text.starts_with(|first: char| first.is_ascii_digit());
+            if plain { text.clone() } else { quoted(value) }
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
+        Value::Object(map) => {
+            let entry =
+                |(name, item): (&String, &Value)| format!("{}: {}", flow(&name.as_str().into()), flow(item));
+            format!("{{{}}}", map.iter().map(entry).collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Text as JSON has it, which YAML reads as it is meant but for what it does not take unescaped.
+fn quoted(text: &Value) -> String {
+    let escaped =
+        |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
+    let text = text.to_string();
+    text.chars().map(|c| if escaped(c) { format!("\\u{:04x}", u32::from(c)) } else { c.into() }).collect()
+}
+
 fn entry<'a, 'input: 'a>(
     mut entries: impl Iterator<Item = (&'a MarkedYaml<'input>, &'a MarkedYaml<'input>)>,
     name: &str,
@@ -284,6 +313,11 @@ mod tests {
     use proptest::prelude::*;
     use serde::Deserialize;
 
+    use crate::contract::Contracts;
+    use crate::home::{Home, Own};
+    use crate::plan::PlanFile;
+    use crate::scenario::load_file;
+
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "snake_case")]
     enum Act {
@@ -326,7 +360,7 @@ mod tests {
     /// Any value that YAML and JSON both have, three deep.
     fn values() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
-            "\\PC{0,12}".prop_map(Value::from),
+            "(?s).{0,12}".prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
             any::<bool>().prop_map(Value::from),
         ];
@@ -343,6 +377,14 @@ mod tests {
         #[test]
         fn what_is_written_as_yaml_is_read_as_it_was(value in values()) {
             let text = serde_yaml::to_string(&serde_json::json!({"top": value})).unwrap();
+            let read = Document { file: "f.yaml".into(), text }.parse().unwrap();
+            prop_assert_eq!(&read["top"], &value);
+        }
+
+        #[test]
+        fn what_is_written_on_one_line_is_read_as_it_was(value in values()) {
+            let text = format!("top: {}\n", flow(&value));
+            prop_assert_eq!(text.lines().count(), 1);
             let read = Document { file: "f.yaml".into(), text }.parse().unwrap();
             prop_assert_eq!(&read["top"], &value);
         }
@@ -366,7 +408,7 @@ mod tests {
         Document::read(&path).unwrap().parse().unwrap();
         fs::write(&path, format!("a: b\n{}", "#".repeat(most - 4))).unwrap();
         let error = Document::read(&path).unwrap_err();
-        assert!(error.to_string().contains("large.yaml:1:1: the file has 256 KiB; at most 256"), "{error}");
+        assert!(error.to_string().contains("large.yaml:1:1: the file has 257 KiB; at most 256"), "{error}");
         assert!(error.is::<crate::outcome::BadInput>());
 
         let nested = |deep| Document {
@@ -377,6 +419,38 @@ mod tests {
         let error = nested(MOST_DEEP + 1).parse().unwrap_err().to_string();
         assert!(error.starts_with("f.yaml:1:"), "{error}");
         assert!(error.ends_with("nested more than 16 deep"), "{error}");
+    }
+
+    #[test]
+    fn no_reader_takes_a_file_that_is_too_large() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let most = usize::try_from(MOST_KIB).unwrap() * 1024;
+        for path in ["contracts.yaml", "s.yaml", "plans/p.yaml", "kernel-configs/k/kernel.yaml"] {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "#".repeat(most + 1)).unwrap();
+        }
+        let home = Home {
+            data: root.to_owned(),
+            is_clone: true,
+            cache: root.join("cache"),
+            runs: root.join("runs"),
+            own: Own::default(),
+        };
+        let readers = [
+            ("contracts.yaml", Contracts::load([root.to_owned()].into_iter()).map(drop)),
+            ("s.yaml", load_file(root, &root.join("s.yaml"), &Contracts::default()).map(drop)),
+            ("p.yaml", PlanFile::load(root, "p").map(drop)),
+            ("kernel.yaml", crate::kernel::spec(&home, "k").map(drop)),
+        ];
+        for (file, read) in readers {
+            let message = read.expect_err(file).to_string();
+            assert!(
+                message.ends_with(&format!("{file}:1:1: the file has 257 KiB; at most 256 are read")),
+                "{message}"
+            );
+        }
     }
 
     #[test]

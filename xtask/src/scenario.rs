@@ -29,6 +29,8 @@ enum What {
     },
     /// Print the JSON Schema of a scenario, for editors (docs/scenarios.md)
     Schema,
+    /// Print the page of operations (docs/operations.md) from the types and Holdfast's own scenarios
+    Operations,
     /// Say in words what cases do, what must come back, and what that proves
     Explain {
         /// A scenario's path, a case's id, or a glob over ids
@@ -43,6 +45,10 @@ pub(crate) fn main(args: &Scenario, home: &Home) -> Result<Exit> {
         What::Check { files } => check(files, home),
         What::Schema => {
             outln!("{:#}", scenario::schema());
+            Ok(Exit::AsExpected)
+        }
+        What::Operations => {
+            outln!("{}", scenario::operations(&home.scenarios())?.trim_end());
             Ok(Exit::AsExpected)
         }
         What::Explain { names } => {

@@ -84,6 +84,7 @@ fn a_check_tells_every_fault_and_needs_no_machine() {
     check(&["scenario", "check", "no-such.yaml"], 2, &["cannot open the scenario no-such.yaml"]);
     check(&["scenario", "explain", "truncate/pined-by-rdma"], 2, &["did you mean `truncate/pinned-by-rdma`?"]);
     check(&["scenario", "schema"], 0, &["\"$schema\"", "\"reg_mr\""]);
+    check(&["scenario", "operations"], 0, &["### `truncate`", "- `size_kib`, KiB: The new size."]);
     let words = ["wait for `cut` (truncate of `other`)", "must come back: EINTR", "proves eintr: "];
     check(&["scenario", "explain", "truncate/pinned-by-rdma"], 0, &words);
     check(&["bench", "check", "--rounds", "2"], 0, &["read and checked in"]);

@@ -85,6 +85,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_too_large_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home {
+            data: folder.path().to_owned(),
+            is_clone: true,
+            cache: folder.path().join("cache"),
+            runs: folder.path().join("runs"),
+            own: crate::home::Own::default(),
+        };
+        std::fs::create_dir(home.images()).unwrap();
+        std::fs::write(home.images().join("x.yaml"), "#".repeat((256 << 10) + 1)).unwrap();
+        let message = Spec::read(&home, "x").unwrap_err().to_string();
+        assert!(message.ends_with("x.yaml:1:1: the file has 257 KiB; at most 256 are read"), "{message}");
+    }
+
+    #[test]
     fn a_fault_names_its_place() {
         let check = |text: &str, want: &str| {
             let error = of(text).unwrap_err().to_string();

@@ -101,6 +101,12 @@ impl Sources {
         Ok(Self { main: Rc::new(document.clone()), value, shared })
     }
 
+    /// What its files say with a combination filled in, the shared ones first and under their names.
+    pub(super) fn filled(&self, combination: &Combination) -> Vec<(Option<&str>, Value)> {
+        let shared = self.shared.iter().map(|(name, _, raw)| (Some(name.as_str()), combination.fill(raw)));
+        shared.chain([(None, combination.fill(&self.value))]).collect()
+    }
+
     /// One case; `None` when its head could not be read.
     pub(super) fn compose(&self, combination: &Combination, faults: &mut Faults) -> Option<Case> {
         let value = combination.fill(&self.value);

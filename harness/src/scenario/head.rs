@@ -8,7 +8,7 @@ use super::broken::{Break, ORACLE};
 use super::check::Checker;
 use super::faults::Faults;
 use super::form::{BrokenForm, Form};
-use super::limits::{LONGEST_NAME, MOST_ACTORS, MOST_FILES};
+use super::limits::{LONGEST_NAME, MOST_ACTORS, MOST_CPUS, MOST_FILES};
 use super::names::{is_signal, signals};
 use super::under::split;
 use crate::contract::{Contracts, PINS_BALANCED};
@@ -16,9 +16,6 @@ use crate::judge::ORACLES;
 use crate::outcome::Kind;
 use crate::path;
 use crate::yaml::{Document, Key, unknown_word};
-
-/// What the kernels here are built for (CONFIG_NR_CPUS of the fragment `lean`).
-const MOST_CPUS: u32 = 8;
 
 /// All breakages a scenario declares, by contract and clause or oracle.
 pub(super) type Breaks = std::collections::BTreeMap<String, std::collections::BTreeMap<String, Break>>;

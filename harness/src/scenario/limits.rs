@@ -26,3 +26,5 @@ pub const MOST_CHOICES: usize = 16;
 pub const SHORTEST_STRESS_MS: u64 = 500;
 /// An hour: what lasts longer is several runs.
 pub const LONGEST_STRESS_MS: u64 = 3_600_000;
+/// Virtual processors of a machine: what the kernels here are built for (CONFIG_NR_CPUS of the fragment `lean`).
+pub const MOST_CPUS: u32 = 8;

@@ -17,6 +17,8 @@ mod matrix;
 mod names;
 mod outcomes;
 mod pins;
+mod played;
+mod reference;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -38,6 +40,7 @@ pub use broken::{Break, Broken, oracles as broken_oracles};
 pub use expect::{Expect, describe};
 pub use explain::explain;
 pub use names::errno_name;
+pub use reference::operations;
 pub use schema::schema;
 pub use under::{Under, Written, excluded, split as split_key, written};
 pub use uses::{handles_of, name as op_name};

@@ -12,8 +12,8 @@ use super::{Action, handles_of, op_name};
 use crate::plan::PlannedStep;
 
 /// Operations that look, or prepare: what they prove is not about what happens to pinned pages.
-pub(super) const LOOKING: [&str; 8] =
-    ["open", "mmap", "munmap", "compare", "size", "store", "reg_mr", "gup_pin"];
+pub(super) const LOOKING: [&str; 9] =
+    ["open", "mmap", "munmap", "compare", "size", "store", "reg_mr", "gup_pin", "uring_register"];
 
 struct Pin<'a> {
     id: &'a str,

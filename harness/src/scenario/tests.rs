@@ -8,6 +8,7 @@ mod groups;
 mod page;
 mod phrases;
 mod pins;
+mod round_trip;
 mod words;
 
 use super::*;
@@ -252,10 +253,29 @@ fn children_handlers_and_numbers_are_checked() {
         let error = load(&LEASE.replacen(from, to, 1)).expect_err(to).to_string();
         assert!(error.contains(want), "{to}: {error}");
     }
-    let many = format!("run: [{}{{id: shut, ", "{id: sN, do: {pipe: {}}}, ".repeat(16));
-    let many = (0..16).fold(many, |text, nr| text.replacen("sN", &format!("s{nr}"), 1));
-    let error = load(&LEASE.replacen("run: [{id: shut, ", &many, 1)).unwrap_err().to_string();
-    assert!(error.contains("at most 16"), "{error}");
+}
+
+const RING: &str = "\
+steps:
+  - {id: memory, by: owner, do: {mmap: {len_kib: 64, flags: [MAP_ANONYMOUS]}}}
+  - {id: ring, by: owner, do: {uring: {}}}
+  - {by: owner, do: {uring_register: {ring: $ring, map: $memory}}}
+  - {by: owner, do: {uring_unregister: {ring: $ring}}}
+";
+
+#[test]
+fn what_a_ring_is_given_is_checked() {
+    let load = |steps: &str| load(&LEASE.replacen("steps:\n", steps, 1));
+    load(RING).unwrap();
+    let table = [
+        ("{ring: $ring,", "{ring: $rnig,", "did you mean `ring`?"),
+        ("{ring: $ring,", "{ring: $memory,", "`$memory` must be a descriptor"),
+        ("map: $memory", "map: $ring", "`$ring` must be a mapping"),
+        ("{ring: $ring}", "{ring: $memory}", "`$memory` must be a descriptor"),
+        ("{by: owner, do: {uring_un", "{by: other, do: {uring_un", "`$ring` belongs to `owner`"),
+    ];
+    let said = |from, to| load(&RING.replacen(from, to, 1)).expect_err(to).to_string();
+    all_said(table.into_iter().map(|(from, to, want)| (to, want, said(from, to))));
 }
 
 #[test]

@@ -262,6 +262,11 @@ fn of_pins(op: &Op) -> Uses<'_> {
         Op::Pipe(_) => Uses { result: Some(Thing::Pipe), ..none },
         Op::Vmsplice(op) => Uses { handles: vec![(&op.map, Thing::Mapping), (&op.pipe, Thing::Pipe)], ..none },
         Op::ClosePipe(op) => Uses { handles: vec![(&op.pipe, Thing::Pipe)], ..none },
+        Op::Uring(_) => Uses { result: Some(Thing::Descriptor), ..none },
+        Op::UringRegister(op) => {
+            Uses { handles: vec![(&op.ring, Thing::Descriptor), (&op.map, Thing::Mapping)], ..none }
+        }
+        Op::UringUnregister(op) => Uses { handles: vec![(&op.ring, Thing::Descriptor)], ..none },
         _ => none,
     }
 }

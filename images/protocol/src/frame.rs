@@ -69,7 +69,10 @@ pub fn write_frame<T: Serialize>(stream: &mut impl Write, message: &T) -> io::Re
     serde_json::to_writer(&mut bytes, message)?;
     let len = bytes.len() - 4;
     if len > MAX_FRAME_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {len} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a message of {len} bytes (at most {MAX_FRAME_BYTES})"),
+        ));
     }
     bytes[..4].copy_from_slice(&u32::try_from(len).expect("checked above").to_le_bytes());
     stream.write_all(&bytes)?;
@@ -106,5 +109,21 @@ mod tests {
     #[test]
     fn a_length_out_of_step_is_refused_before_memory_is_taken() {
         assert!(matches!(read_frame::<u8>(&mut [0xff; 8].as_slice()), Err(FrameError::TooLong(_))));
+    }
+
+    #[test]
+    fn a_frame_has_a_limit_that_both_sides_name() {
+        // In quotes: two bytes more.
+        let most = "x".repeat(MAX_FRAME_BYTES - 2);
+        let mut wire = Vec::new();
+        write_frame(&mut wire, &most).unwrap();
+        assert_eq!(read_frame::<String>(&mut wire.as_slice()).unwrap(), most);
+        let mut none = Vec::new();
+        let unsent = write_frame(&mut none, &format!("{most}x")).unwrap_err();
+        assert_eq!(unsent.to_string(), "a message of 4194305 bytes (at most 4194304)");
+        assert!(none.is_empty(), "part of a message leaves the stream out of step");
+        wire[..4].copy_from_slice(&4_194_305_u32.to_le_bytes());
+        let unread = read_frame::<String>(&mut wire.as_slice()).unwrap_err();
+        assert_eq!(unread.to_string(), "a frame announced 4194305 bytes (at most 4194304)");
     }
 }

@@ -46,7 +46,7 @@ arguments! {
 
     /// ftruncate(2), or truncate(2) when the file is named.
     Truncate {
-        /// The declared file, by its path.
+        /// The declared file.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         file: Option<String>,
         /// Or a descriptor.
@@ -101,11 +101,11 @@ arguments! {
         at_kib: u64,
         /// Length of the range.
         len_kib: u64,
-        /// The seed.
+        /// The pattern's seed.
         pattern: u8,
     }
 
-    /// Size in bytes by stat(2), as the returned value.
+    /// stat(2): the size in bytes is the value.
     Size {
         /// The declared file.
         file: String,
@@ -116,12 +116,12 @@ arguments! {
     Read {
         /// The descriptor.
         fd: Handle,
-        /// The offset; absent for where the descriptor is.
+        /// The offset; absent for the file position, which it moves.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at_kib: Option<u64>,
         /// How much, at most 16 MiB.
         len_kib: u64,
-        /// The seed.
+        /// The pattern's seed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pattern: Option<u8>,
     }
@@ -131,12 +131,12 @@ arguments! {
     Write {
         /// The descriptor.
         fd: Handle,
-        /// The offset; absent for where the descriptor is.
+        /// The offset; absent for the file position, which it moves.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at_kib: Option<u64>,
         /// How much, at most 16 MiB.
         len_kib: u64,
-        /// The seed.
+        /// The pattern's seed.
         pattern: u8,
     }
 
@@ -193,7 +193,7 @@ arguments! {
         len_kib: u64,
         /// The declared file that gets them.
         to: String,
-        /// Where.
+        /// Start of the range there.
         to_at_kib: u64,
     }
 
@@ -208,7 +208,7 @@ arguments! {
         len_kib: u64,
         /// The declared file that gets them.
         to: String,
-        /// Where.
+        /// Start of the range there.
         to_at_kib: u64,
     }
 
@@ -222,7 +222,7 @@ arguments! {
         len_kib: u64,
         /// The declared file that it changes blocks with.
         to: String,
-        /// Where.
+        /// Start of the range there.
         to_at_kib: u64,
     }
 
@@ -240,7 +240,7 @@ arguments! {
     Statx {
         /// The declared file.
         file: String,
-        /// Which.
+        /// Which field.
         field: StatxField,
     }
 
@@ -250,7 +250,7 @@ arguments! {
         file: String,
         /// Its size.
         size_kib: u64,
-        /// The seed.
+        /// The pattern's seed.
         pattern: u8,
     }
 
@@ -259,31 +259,31 @@ arguments! {
     FillFree {
         /// The declared file, absent before.
         file: String,
-        /// The seed.
+        /// The pattern's seed.
         pattern: u8,
     }
 
-    /// mount(2) of the file system of a place, which was unmounted before, where it was.
+    /// mount(2) of a file system that was unmounted before, where it was.
     Mount {
-        /// The place.
+        /// Where it is; device DAX has no file system.
         on: Place,
         /// Options of the file system, `dax=always` for example.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         options: String,
     }
 
-    /// mount(2) with MS_REMOUNT.
+    /// mount(2) of a file system with MS_REMOUNT.
     Remount {
-        /// The place.
+        /// Where it is; device DAX has no file system.
         on: Place,
         /// Options of the file system.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         options: String,
     }
 
-    /// umount2(2).
+    /// umount2(2) of a file system.
     Umount {
-        /// The place.
+        /// Where it is; device DAX has no file system.
         on: Place,
     }
 }

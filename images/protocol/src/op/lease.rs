@@ -11,7 +11,7 @@ arguments! {
     SetLease {
         /// The descriptor.
         fd: Handle,
-        /// F_RDLCK, F_WRLCK, F_UNLCK, or a number that only a kernel under development knows.
+        /// What is taken, or let go; a number is one that only a kernel under development knows.
         lease: Lease,
     }
 
@@ -110,7 +110,7 @@ impl schemars::JsonSchema for Lease {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"anyOf": [{"enum": LEASES.map(|(name, _)| name)}, {"type": "integer"}]})
+        schemars::json_schema!({"anyOf": [{"enum": LEASES.map(|(name, _)| name)}, {"type": "integer", "format": "int32"}]})
     }
 }
 

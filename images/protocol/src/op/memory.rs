@@ -26,7 +26,7 @@ arguments! {
         at_kib: u64,
         /// Length of the mapping.
         len_kib: u64,
-        /// MAP_SHARED and friends.
+        /// MAP_* flags.
         flags: Vec<MapFlag>,
         /// More flags, by number.
         #[serde(default, skip_serializing_if = "super::is_default")]
@@ -37,10 +37,10 @@ arguments! {
         /// MAP_FIXED over this mapping.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         over: Option<Handle>,
-        /// From here on in it.
+        /// Where in that mapping it begins.
         #[serde(default, skip_serializing_if = "super::is_default")]
         over_at_kib: u64,
-        /// Whether every page is touched.
+        /// Whether every page is touched; `true` when nothing is said.
         #[serde(default = "yes", skip_serializing_if = "is_yes")]
         touch: bool,
     }
@@ -97,7 +97,7 @@ arguments! {
         at_kib: u64,
         /// Length.
         len_kib: u64,
-        /// The seed.
+        /// The pattern's seed.
         pattern: u8,
     }
 }

@@ -59,43 +59,49 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 /// The operations, each named like its arguments; in JSON and YAML in small letters (`Open` is `open`).
 macro_rules! operations {
-    ($($name:ident),* $(,)?) => {
+    ($($group:literal: $($name:ident),+;)*) => {
         /// One thing an actor does. Sizes and offsets are in KiB; patterns are seeds of [`pattern_byte`].
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(rename_all = "snake_case")]
         pub enum Op {
-            $(#[doc = concat!("See [`", stringify!($name), "`].")] $name($name),)*
+            $($(#[doc = concat!("See [`", stringify!($name), "`].")] $name($name),)+)*
         }
 
-        $(impl From<$name> for Op {
+        #[cfg(feature = "schema")]
+        impl Op {
+            /// Names of the argument structures, grouped by what the operations are about, as people read them.
+            pub const GROUPS: &[(&str, &[&str])] = &[$(($group, &[$(stringify!($name)),+])),*];
+        }
+
+        $($(impl From<$name> for Op {
             fn from(op: $name) -> Self {
                 Self::$name(op)
             }
-        })*
+        })+)*
     };
 }
 
 operations! {
-    // Files.
-    Open, Close, Dup, Dup2, Dup3, Truncate, Fallocate, Cut, Compare, Size, Read, Write, Fsync, Fdatasync,
-    Sync, Syncfs, Unlink, Rename, Link, Clone, Dedupe, ExchangeRange, Fiemap, Statx, Fill, FillFree, Mount,
-    Remount, Umount,
-    // Memory.
-    Memfd, Mmap, Munmap, Mprotect, Madvise, Store, Load,
-    // Leases and signals.
-    SetLease, GetLease, SetOwn, SetOwnEx, GetOwn, SetSig, GetSig, Received,
-    // Processes.
-    Kill, Exit, Wait, SetGroup, Fork, Execve, Setuid, DropCaps, Rlimit, SendFd, ReceiveFd, Violate,
-    // RDMA.
-    RegMr, DeregMr, Connect, RdmaWrite, RdmaRead, RdmaSend, RdmaReceive, AsyncEvent, UverbsFd, RdmaClose,
-    LinkDelete, LinkAdd,
-    // Other holds on pages.
-    GupPin, GupRead, GupUnpin, Pipe, Vmsplice, ClosePipe, Uring, UringRegister, UringUnregister,
-    // What can be seen.
-    Locks, Fds, Maps, FilePins, Mrs, Vmstat, ReadFile, Dmesg, Command,
-    // By number.
-    Fcntl, Ioctl, Syscall,
+    "Files":
+        Open, Close, Dup, Dup2, Dup3, Truncate, Fallocate, Cut, Compare, Size, Read, Write, Fsync, Fdatasync,
+        Sync, Syncfs, Unlink, Rename, Link, Clone, Dedupe, ExchangeRange, Fiemap, Statx, Fill, FillFree, Mount,
+        Remount, Umount;
+    "Memory":
+        Memfd, Mmap, Munmap, Mprotect, Madvise, Store, Load;
+    "Leases and signals":
+        SetLease, GetLease, SetOwn, SetOwnEx, GetOwn, SetSig, GetSig, Received;
+    "Processes":
+        Kill, Exit, Wait, SetGroup, Fork, Execve, Setuid, DropCaps, Rlimit, SendFd, ReceiveFd, Violate;
+    "RDMA":
+        RegMr, DeregMr, Connect, RdmaWrite, RdmaRead, RdmaSend, RdmaReceive, AsyncEvent, UverbsFd, RdmaClose,
+        LinkDelete, LinkAdd;
+    "Other holds on pages":
+        GupPin, GupRead, GupUnpin, Pipe, Vmsplice, ClosePipe, Uring, UringRegister, UringUnregister;
+    "What can be seen":
+        Locks, Fds, Maps, FilePins, Mrs, Vmstat, ReadFile, Dmesg, Command;
+    "By number":
+        Fcntl, Ioctl, Syscall;
 }
 
 /// A result of an earlier step, written `$id`.
@@ -135,10 +141,10 @@ impl From<Handle> for String {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
-    /// A file on the FS-DAX ext4.
+    /// The FS-DAX ext4.
     #[default]
     Ext4,
-    /// A file on the FS-DAX XFS.
+    /// The FS-DAX XFS.
     Xfs,
     /// The device-DAX character device itself: the control that may always be pinned.
     Devdax,

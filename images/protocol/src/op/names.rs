@@ -155,7 +155,7 @@ pub enum StatxField {
     Size,
     /// Of 512 bytes each.
     Blocks,
-    /// Names.
+    /// How many names it has.
     Nlink,
     /// STATX_ATTR_DAX: 1 or 0.
     Dax,

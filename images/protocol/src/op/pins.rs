@@ -23,7 +23,7 @@ arguments! {
         at_kib: u64,
         /// Length.
         len_kib: u64,
-        /// The seed.
+        /// The pattern's seed.
         pattern: u8,
     }
 

@@ -46,20 +46,20 @@ arguments! {
 
     /// setuid(2).
     Setuid {
-        /// The user.
+        /// The number of the user.
         uid: u32,
     }
 
     /// Gives up capabilities, all sets of the actor's but the bounding one (capset(2)).
     DropCaps {
-        /// Which; none for all.
+        /// Which ones; none for all.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         caps: Vec<Capability>,
     }
 
     /// setrlimit(2), both limits.
     Rlimit {
-        /// Which.
+        /// Which resource.
         resource: Resource,
         /// The limit, in the resource's own unit: bytes, or a number.
         limit: u64,

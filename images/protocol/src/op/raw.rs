@@ -50,7 +50,7 @@ arguments! {
 /// An argument of [`Syscall`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(untagged, expecting = "an argument is a number, `$HANDLE`, or `{bytes: HEX}`")]
+#[serde(untagged, expecting = "an argument is a number, `$HANDLE`, or `{bytes: HEX}` (at most 65536 bytes)")]
 pub enum Arg {
     /// Itself.
     Number(i64),
@@ -76,6 +76,7 @@ pub const MAX_RAW_BYTES: usize = 64 << 10;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "schema", schemars(extend("pattern" = "^\\s*([0-9A-Fa-f]\\s*[0-9A-Fa-f]\\s*)*$")))]
 pub struct Hex(Vec<u8>);
 
 impl Hex {
@@ -139,7 +140,11 @@ mod tests {
     #[test]
     fn a_buffer_has_a_limit() {
         assert!(Hex::try_from("00".repeat(MAX_RAW_BYTES)).is_ok());
-        assert!(Hex::try_from("00".repeat(MAX_RAW_BYTES + 1)).unwrap_err().contains("at most"));
+        let long = "00".repeat(MAX_RAW_BYTES + 1);
+        let limit = format!("at most {MAX_RAW_BYTES} bytes");
+        assert_eq!(Hex::try_from(long.clone()).unwrap_err(), limit);
+        let arg = serde_json::from_value::<Arg>(serde_json::json!({"bytes": long})).unwrap_err();
+        assert!(arg.to_string().contains(&limit), "{arg}");
         assert!(Hex::try_from("0g".to_owned()).unwrap_err().contains("`g`"));
     }
 

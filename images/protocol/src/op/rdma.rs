@@ -34,7 +34,7 @@ arguments! {
         at_kib: u64,
         /// Length.
         len_kib: u64,
-        /// The seed.
+        /// The pattern's seed.
         pattern: u8,
     }
 
@@ -46,7 +46,7 @@ arguments! {
         at_kib: u64,
         /// Length.
         len_kib: u64,
-        /// The seed.
+        /// The pattern's seed.
         pattern: u8,
     }
 
@@ -56,7 +56,7 @@ arguments! {
         to: String,
         /// Length.
         len_kib: u64,
-        /// The seed.
+        /// The pattern's seed.
         pattern: u8,
     }
 
