@@ -7,7 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use holdfast_protocol::{Outcome, pattern_byte};
@@ -31,8 +31,12 @@ pub(crate) struct Extent {
 /// What a surveyor is asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Survey {
-    /// The extents of a file; nothing when it is not there.
-    Extents(PathBuf),
+    /// Which parts of which files a range of a process's memory maps, and where their blocks are.
+    Mapped { pid: i32, address: u64, len: u64 },
+    /// The extents of a file, by whichever of these paths it has; nothing when it has none of them.
+    Extents { of: Inode, paths: Vec<PathBuf> },
+    /// The parts of other files that lie where `wanted` says.
+    Owners { of: Inode, paths: Vec<PathBuf>, wanted: Vec<Extent> },
     /// Give new files of this folder all free blocks; the parts of them that lie where `wanted` says.
     Take { folder: PathBuf, wanted: Vec<Extent> },
     /// Write a pattern, whose offsets begin at `at`, into a file, and sync it.
@@ -41,6 +45,25 @@ pub(crate) enum Survey {
     Compare { file: PathBuf, offset: u64, len: u64, seed: u8, at: u64 },
     /// Remove the files that [`Survey::Take`] made.
     Clear(PathBuf),
+}
+
+/// A file, whatever its name: the device number of its file system, and its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Inode {
+    pub(crate) dev: u64,
+    pub(crate) ino: u64,
+}
+
+/// A part of a file that is mapped.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Piece {
+    pub(crate) of: Inode,
+    /// Where it begins in the range that was asked about.
+    pub(crate) range_at: u64,
+    /// Where it begins in the file.
+    pub(crate) file_at: u64,
+    /// Its blocks.
+    pub(crate) extents: Vec<Extent>,
 }
 
 /// A part of a new file that lies where blocks of another file were.
@@ -59,6 +82,7 @@ pub(crate) struct Found {
     pub(crate) there: bool,
     pub(crate) extents: Vec<Extent>,
     pub(crate) taken: Vec<Taken>,
+    pub(crate) pieces: Vec<Piece>,
 }
 
 /// Name of the new files, with a number behind.
@@ -73,7 +97,9 @@ const SMALLEST: u64 = 4096;
 /// Does what is asked.
 pub(crate) fn survey(what: Survey) -> (Outcome, Found) {
     let result = match what {
-        Survey::Extents(path) => extents_of(&path),
+        Survey::Mapped { pid, address, len } => mapped(pid, address, len),
+        Survey::Extents { of, paths } => extents_of(of, &paths),
+        Survey::Owners { of, paths, wanted } => owners(of, &paths, &wanted),
         Survey::Take { folder, wanted } => take(&folder, &wanted),
         Survey::Write { file, offset, len, seed, at } => write(&file, offset, len, seed, at),
         Survey::Compare { file, offset, len, seed, at } => {
@@ -87,13 +113,82 @@ pub(crate) fn survey(what: Survey) -> (Outcome, Found) {
     }
 }
 
-fn extents_of(path: &Path) -> std::io::Result<Found> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Found::default()),
-        Err(error) => return Err(error),
-    };
-    Ok(Found { there: true, extents: fiemap(file.as_fd())?, taken: Vec::new() })
+/// Which file a path is, if it is one.
+fn opened(path: &Path) -> std::io::Result<Option<(Inode, File)>> {
+    match File::open(path) {
+        Ok(file) => {
+            let meta = file.metadata()?;
+            Ok(Some((Inode { dev: meta.dev(), ino: meta.ino() }, file)))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn extents_of(of: Inode, paths: &[PathBuf]) -> std::io::Result<Found> {
+    for path in paths {
+        if let Some((_, file)) = opened(path)?.filter(|(inode, _)| *inode == of) {
+            return Ok(Found { there: true, extents: fiemap(file.as_fd())?, ..Found::default() });
+        }
+    }
+    Ok(Found::default())
+}
+
+fn owners(of: Inode, paths: &[PathBuf], wanted: &[Extent]) -> std::io::Result<Found> {
+    let mut found = Found::default();
+    for path in paths {
+        let other = |(inode, _): &(Inode, File)| *inode != of && inode.dev == of.dev;
+        let Some((_, file)) = opened(path)?.filter(other) else { continue };
+        for extent in fiemap(file.as_fd())? {
+            found.taken.extend(wanted.iter().filter_map(|wanted| overlap(path, extent, *wanted)));
+        }
+    }
+    Ok(found)
+}
+
+/// A file that has no blocks of its own (tmpfs, device DAX) is no piece.
+fn mapped(pid: i32, address: u64, len: u64) -> std::io::Result<Found> {
+    let mut found = Found::default();
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    for area in maps.lines().filter_map(Area::parse) {
+        let (begin, end) = (area.begin.max(address), area.end.min(address + len));
+        if begin >= end || area.of.ino == 0 {
+            continue;
+        }
+        // By the mapping itself: the file may have no name any more.
+        let file = File::open(format!("/proc/{pid}/map_files/{:x}-{:x}", area.begin, area.end))?;
+        let file_at = area.offset + (begin - area.begin);
+        let extents = match fiemap(file.as_fd()) {
+            Err(Errno::EOPNOTSUPP | Errno::ENOTTY) => continue,
+            other => within(&other?, file_at, end - begin),
+        };
+        found.pieces.push(Piece { of: area.of, range_at: begin - address, file_at, extents });
+    }
+    Ok(found)
+}
+
+/// A line of `/proc/PID/maps` (fs/proc/task_mmu.c show_map_vma()).
+#[derive(Debug, PartialEq, Eq)]
+struct Area {
+    begin: u64,
+    end: u64,
+    /// Where it begins in its file.
+    offset: u64,
+    of: Inode,
+}
+
+impl Area {
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split_ascii_whitespace();
+        let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+        let (begin, end) = fields.next()?.split_once('-')?;
+        let offset = fields.nth(1)?;
+        let (major, minor) = fields.next()?.split_once(':')?;
+        let number = |text: &str| u32::from_str_radix(text, 16).ok();
+        let dev = libc::makedev(number(major)?, number(minor)?);
+        let of = Inode { dev, ino: fields.next()?.parse().ok()? };
+        Some(Self { begin: hex(begin)?, end: hex(end)?, offset: hex(offset)?, of })
+    }
 }
 
 /// All extents of a file, in its order (struct fiemap and fiemap_extent of linux/fiemap.h).
@@ -149,7 +244,7 @@ fn take(folder: &Path, wanted: &[Extent]) -> std::io::Result<Found> {
             break;
         }
     }
-    Ok(Found { there: true, extents: Vec::new(), taken })
+    Ok(Found { there: true, taken, ..Found::default() })
 }
 
 /// The part of a new file's extent that lies on the wanted one.
@@ -243,6 +338,17 @@ mod tests {
 
     const fn extent(logical: u64, physical: u64, len: u64) -> Extent {
         Extent { logical, physical, len }
+    }
+
+    #[test]
+    fn a_line_of_maps_is_read() {
+        let line = "7f0a3c400000-7f0a3c600000 rw-s 00001000 103:02 131 /mnt/ext4/data (deleted)";
+        let of = Inode { dev: libc::makedev(0x103, 2), ino: 131 };
+        let area = Area { begin: 0x7f0a_3c40_0000, end: 0x7f0a_3c60_0000, offset: 0x1000, of };
+        assert_eq!(Area::parse(line), Some(area));
+        let anonymous = Area::parse("7ffc0000-7ffc1000 rw-p 00000000 00:00 0 [stack]").unwrap();
+        assert_eq!(anonymous.of.ino, 0);
+        assert_eq!(Area::parse("VmSize: 12 kB"), None);
     }
 
     #[test]

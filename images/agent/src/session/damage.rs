@@ -2,19 +2,22 @@
 //! Looking for damage: whenever blocks are taken from a file while a memory region on it is alive, another
 //! file is given them, and the region is used. What a device reaches then is nobody's guess any more.
 //!
-//! Nobody asks for it: the session knows which region is on which file, compares the file's extents after
-//! each step that may have moved blocks, and reports what it found with the oracles.
+//! Nobody asks for it: the session knows which region lies on which file, compares the file's extents after
+//! each step that may have moved blocks, and reports what it found with the oracles. Where another declared
+//! file has the blocks already, that one is looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_protocol::op::{Fallocate, RdmaRead, RdmaWrite, RegMr};
-use holdfast_protocol::{Access, DamageFact, FallocateMode, Handle, Op, Outcome, Place, Victim};
+use holdfast_protocol::{Access, DamageFact, FallocateMode, Handle, Op, Outcome, Victim};
 
 use super::Session;
-use crate::survey::{Extent, Found, Survey, Taken, lost, within};
-use crate::wire::{Aid, Call, More, Part};
+use crate::survey::{Extent, Found, Piece, Survey, Taken, lost};
+use crate::wire::{Aid, Call, More, Part, RemoteRegion};
 
 /// The process that looks at files and makes new ones. No actor's name holds a blank.
 const SURVEYOR: &str = "the surveyor";
@@ -27,34 +30,43 @@ const FOREIGN: u8 = 0x5a;
 const SHOWN: u64 = 64 << 10;
 const KIB: u64 = 1 << 10;
 
-/// What the session knows of files, mappings and regions.
+/// What the session knows of regions.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    /// Declared files by the step that opened them.
-    opened: BTreeMap<String, String>,
-    /// Of each mapping its file and the range of it, in bytes.
-    maps: BTreeMap<String, (String, u64, u64)>,
-    /// Regions on files, by the step that made them.
-    regions: BTreeMap<String, Pinned>,
-    /// Declared files whose name is gone.
-    unlinked: BTreeSet<String>,
+    /// Parts of regions that lie on files.
+    pinned: Vec<Pinned>,
+    /// A declared file has lost a name: what is closed or unmapped from now on may be the last of it.
+    unlinked: bool,
     /// Actors that have a queue pair with each other, in both orders.
     pairs: BTreeSet<(String, String)>,
     /// What was found so far.
     found: Vec<DamageFact>,
 }
 
-/// A region on a file.
+/// A part of a region that lies on a file. It is found by the region's memory, so it does not matter by which
+/// descriptor, mapping or process the file came there.
 #[derive(Clone, Debug)]
 struct Pinned {
-    file: String,
+    /// The step that made the region.
+    region: String,
     owner: String,
     /// What a peer may do through it.
     access: Vec<Access>,
-    /// Where the region begins in the file, in bytes.
-    at: u64,
-    /// Its blocks when it was made.
-    extents: Vec<Extent>,
+    /// The folder of its file system.
+    folder: PathBuf,
+    /// Which part of which file, and its blocks when the region was made.
+    piece: Piece,
+}
+
+impl Pinned {
+    /// Where a block of the file is in the region, in bytes.
+    const fn in_region(&self, logical: u64) -> u64 {
+        self.piece.range_at + (logical - self.piece.file_at)
+    }
+
+    fn may(&self, access: Access) -> bool {
+        self.access.contains(&access)
+    }
 }
 
 impl Session {
@@ -66,36 +78,24 @@ impl Session {
     /// Notes that a step has succeeded, and looks for damage where it may have done some.
     pub(super) fn after_success(&mut self, step: &str, actor: &str, op: &Op) {
         match op {
-            Op::Open(op) => drop(self.ledger.opened.insert(step.to_owned(), op.file.clone())),
-            Op::Mmap(op) => {
-                let file = op.fd.as_ref().and_then(|fd| self.ledger.opened.get(fd.id()));
-                if let Some(file) = file {
-                    let map = (file.clone(), op.at_kib * KIB, op.len_kib * KIB);
-                    self.ledger.maps.insert(step.to_owned(), map);
-                }
-            }
             Op::RegMr(op) => self.remember(step, actor, op),
-            Op::Unlink(op) => drop(self.ledger.unlinked.insert(op.file.clone())),
-            Op::Rename(op) => drop(self.ledger.unlinked.insert(op.to.clone())),
-            Op::DeregMr(op) => drop(self.ledger.regions.remove(op.mr.id())),
+            Op::Unlink(_) | Op::Rename(_) => self.ledger.unlinked = true,
+            Op::DeregMr(op) => self.ledger.pinned.retain(|pinned| pinned.region != op.mr.id()),
             _ => {}
         }
-        let looks = !self.ledger.regions.is_empty()
-            && (moves_blocks(op) || (lets_go(op) && !self.ledger.unlinked.is_empty()));
-        if looks {
+        if moves_blocks(op) || (lets_go(op) && self.ledger.unlinked) {
             self.look_everywhere(step);
         }
     }
 
     /// Looks at every region that nothing was shown of yet.
     pub(super) fn look_everywhere(&mut self, after: &str) {
-        let shown = |region: &&String| {
-            self.ledger.found.iter().any(|fact| fact.region == **region && fact.victim.is_some())
-        };
-        let regions: Vec<String> =
-            self.ledger.regions.keys().filter(|region| !shown(region)).cloned().collect();
-        for region in regions {
-            if let Some(fact) = self.look(after, &region) {
+        for pinned in self.ledger.pinned.clone() {
+            let shown = |fact: &DamageFact| fact.region == pinned.region && fact.victim.is_some();
+            if self.ledger.found.iter().any(shown) {
+                continue;
+            }
+            if let Some(fact) = self.look(after, &pinned) {
                 self.ledger.found.push(fact);
             }
         }
@@ -107,80 +107,70 @@ impl Session {
         self.ledger.pairs.insert((other.to_owned(), one.to_owned()));
     }
 
-    /// A region was made: where its blocks are.
+    /// A region was made: on which files it lies, and where their blocks are.
     fn remember(&mut self, step: &str, actor: &str, op: &RegMr) {
-        let Some((file, at, len)) = self.ledger.maps.get(op.map.id()).cloned() else { return };
-        let Some(declared) = self.files.get(&file).filter(|file| file.on != Place::Devdax) else { return };
-        let path = declared.path.clone();
-        let extents = match self.survey(Survey::Extents(path)) {
-            Ok((_, found)) => within(&found.extents, at, len),
+        let pid = self.cast.players.get(actor).map_or(0, super::cast::Player::pid);
+        let Some(RemoteRegion { address, len, .. }) = self.regions.get(step).cloned() else { return };
+        let pieces = match self.survey(Survey::Mapped { pid, address, len }) {
+            Ok((_, found)) => found.pieces,
             Err(why) => return self.ledger.found.push(blind(step, step, why)),
         };
-        let (owner, access) = (actor.to_owned(), op.access.clone());
-        let pinned = Pinned { file, owner, access, at, extents };
-        self.ledger.regions.insert(step.to_owned(), pinned);
+        for piece in pieces {
+            let lies_here = |path: &&PathBuf| fs::metadata(path).is_ok_and(|meta| meta.dev() == piece.of.dev);
+            let Some(folder) = self.stage.places.values().find(lies_here).cloned() else { continue };
+            let (region, owner, access) = (step.to_owned(), actor.to_owned(), op.access.clone());
+            self.ledger.pinned.push(Pinned { region, owner, access, folder, piece });
+        }
     }
 
-    /// Looks whether a region's blocks can be another file's by now, and what it reaches then.
-    fn look(&mut self, after: &str, region: &str) -> Option<DamageFact> {
-        let pinned = self.ledger.regions.get(region)?.clone();
-        let path = self.files.get(&pinned.file)?.path.clone();
-        let mut now = match self.survey(Survey::Extents(path.clone())) {
-            Ok((_, found)) => found,
-            Err(why) => return Some(blind(after, region, why)),
+    /// Looks whether a region's blocks are, or can be, another file's by now, and what it reaches then.
+    fn look(&mut self, after: &str, pinned: &Pinned) -> Option<DamageFact> {
+        let paths: Vec<PathBuf> = self.files.values().map(|file| file.path.clone()).collect();
+        let (of, wanted) = (pinned.piece.of, pinned.piece.extents.clone());
+        let looked = self.survey(Survey::Extents { of, paths: paths.clone() }).and_then(|(_, now)| {
+            let owners = Survey::Owners { of, paths, wanted };
+            self.survey(owners).map(|(_, owners)| (now, owners.taken))
+        });
+        let (now, owners) = match looked {
+            Ok(looked) => looked,
+            Err(why) => return Some(blind(after, &pinned.region, why)),
         };
-        // Whatever has its name by now is not the file.
-        if self.ledger.unlinked.contains(&pinned.file) {
-            now = Found::default();
-        }
-        let gone = lost(&pinned.extents, &now.extents);
-        if gone.is_empty() {
+        let gone = lost(&pinned.piece.extents, &now.extents);
+        if gone.is_empty() && owners.is_empty() {
             return None;
         }
         let lost_kib = gone.iter().map(|extent| extent.len).sum::<u64>() / KIB;
-        let mut fact = DamageFact { lost_kib, ..blind(after, region, String::new()) };
-        let folder = path.parent().map(PathBuf::from).unwrap_or_default();
-        match self.show(&pinned, region, &folder, gone, &mut fact) {
-            Ok(()) => {}
-            Err(why) => fact.trouble = why,
+        let mut fact = DamageFact { lost_kib, ..blind(after, &pinned.region, String::new()) };
+        let shown = match owners.is_empty() {
+            true => self.show(pinned, gone, &mut fact),
+            false => self.show_owned(pinned, owners, &mut fact),
+        };
+        if let Err(why) = shown {
+            fact.trouble = why;
         }
-        let _ = self.survey(Survey::Clear(folder));
+        let _ = self.survey(Survey::Clear(pinned.folder.clone()));
         // An unlinked file that still has its blocks gives none of them to anybody: nothing happened.
         (now.there || fact.taken_kib > 0).then_some(fact)
     }
 
-    fn show(
-        &mut self,
-        pinned: &Pinned,
-        region: &str,
-        folder: &Path,
-        gone: Vec<Extent>,
-        fact: &mut DamageFact,
-    ) -> Result<(), String> {
-        let (_, found) = self.survey(Survey::Take { folder: folder.to_owned(), wanted: gone })?;
-        fact.taken_kib = found.taken.iter().map(|taken| taken.of.len).sum::<u64>() / KIB;
-        let Some(Taken { file, offset, of }) = found.taken.into_iter().max_by_key(|taken| taken.of.len) else {
-            return Err("no new file was given any of the blocks".to_owned());
-        };
+    /// What a region reaches of blocks that a new file is given.
+    fn show(&mut self, pinned: &Pinned, gone: Vec<Extent>, fact: &mut DamageFact) -> Result<(), String> {
+        let (_, found) = self.survey(Survey::Take { folder: pinned.folder.clone(), wanted: gone })?;
+        let Taken { file, offset, of } = largest(found.taken, fact)?;
         // What the region does not allow ends in an error that the queue pair does not survive.
-        let may = |access| pinned.access.contains(&access);
-        if !may(Access::REMOTE_READ) && !may(Access::REMOTE_WRITE) {
+        if !pinned.may(Access::REMOTE_READ) && !pinned.may(Access::REMOTE_WRITE) {
             return Err("the region allows neither remote reads nor remote writes".to_owned());
         }
-        let len = of.len.min(SHOWN);
-        let at = of.logical - pinned.at;
+        let (len, at) = (of.len.min(SHOWN), pinned.in_region(of.logical));
         let write = Survey::Write { file: file.clone(), offset, len, seed: OWN, at };
         self.survey(write)?;
-        let peer = self.peer_of(&pinned.owner).ok_or("no idle actor is connected with the region's owner")?;
-        let mr = Handle::try_from(format!("${region}"))?;
-        let (at_kib, len_kib) = (at / KIB, len / KIB);
-        let read = Op::RdmaRead(RdmaRead { mr: mr.clone(), at_kib, len_kib, pattern: OWN });
-        let read = may(Access::REMOTE_READ).then(|| self.transfer(&peer, region, read)).transpose()?;
-        let write = Op::RdmaWrite(RdmaWrite { mr, at_kib, len_kib, pattern: FOREIGN });
+        let peer = self.peer_of(&pinned.owner)?;
+        let read = pinned.may(Access::REMOTE_READ);
+        let read = read.then(|| self.transfer(&peer, pinned, (at, len), Through::Read(OWN))).transpose()?;
         // After an error of the read the queue pair flushes a write, which shows nothing.
-        let intact = !matches!(read, Some(Outcome::Completion(_)));
-        let write =
-            (intact && may(Access::REMOTE_WRITE)).then(|| self.transfer(&peer, region, write)).transpose()?;
+        let write = pinned.may(Access::REMOTE_WRITE) && !matches!(read, Some(Outcome::Completion(_)));
+        let write = write.then(|| self.transfer(&peer, pinned, (at, len), Through::Write(FOREIGN)));
+        let write = write.transpose()?;
         let compare = Survey::Compare { file: file.clone(), offset, len, seed: OWN, at };
         let (bytes, _) = self.survey(compare)?;
         let file = file.display().to_string();
@@ -188,16 +178,63 @@ impl Session {
         Ok(())
     }
 
-    /// An actor that is connected with the region's owner and not in a step.
-    fn peer_of(&mut self, owner: &str) -> Option<String> {
-        let peers: Vec<String> =
-            self.ledger.pairs.iter().filter(|(_, to)| to == owner).map(|(from, _)| from.clone()).collect();
-        peers.into_iter().find(|peer| self.absent(peer).is_none())
+    /// What a region reaches of blocks that another declared file owns, by itself or as well (after a clone,
+    /// an exchange). What is in it is not known, and to write it would give it other blocks: so the device
+    /// writes first, and the file is compared with that before and afterwards.
+    fn show_owned(&mut self, pinned: &Pinned, owners: Vec<Taken>, fact: &mut DamageFact) -> Result<(), String> {
+        let Taken { file, offset, of } = largest(owners, fact)?;
+        if !pinned.may(Access::REMOTE_WRITE) {
+            return Err(format!(
+                "{} owns them as well, and the region allows no remote writes",
+                file.display()
+            ));
+        }
+        let (len, at) = (of.len.min(SHOWN), pinned.in_region(of.logical));
+        let foreign = Survey::Compare { file: file.clone(), offset, len, seed: FOREIGN, at };
+        let (before, _) = self.survey(foreign.clone())?;
+        let peer = self.peer_of(&pinned.owner)?;
+        let write = self.transfer(&peer, pinned, (at, len), Through::Write(FOREIGN))?;
+        let (after, _) = self.survey(foreign)?;
+        let read = pinned.may(Access::REMOTE_READ) && !matches!(write, Outcome::Completion(_));
+        let read = read.then(|| self.transfer(&peer, pinned, (at, len), Through::Read(FOREIGN))).transpose()?;
+        // It is the file's by now what the device wrote: what was there is no more.
+        let bytes = match (before, after) {
+            (Outcome::Differs { at, want, got }, Outcome::Returned(_)) => {
+                Outcome::Differs { at, want: got, got: want }
+            }
+            (Outcome::Returned(_), _) => return Err("the file held what the device was to write".to_owned()),
+            (_, Outcome::Differs { .. }) => Outcome::Returned(0),
+            (_, other) => other,
+        };
+        let read = read.filter(|_| matches!(bytes, Outcome::Differs { .. }));
+        let file = file.display().to_string();
+        fact.victim = Some(Victim { file, offset, region_offset: at, read, write: Some(write), bytes });
+        Ok(())
     }
 
-    fn transfer(&mut self, peer: &str, region: &str, op: Op) -> Result<Outcome, String> {
-        let tag = format!("{region} / damage");
-        let aid = Aid { region: self.regions.get(region).cloned(), ..Aid::default() };
+    /// An actor that is connected with the region's owner and not in a step.
+    fn peer_of(&mut self, owner: &str) -> Result<String, String> {
+        let peers: Vec<String> =
+            self.ledger.pairs.iter().filter(|(_, to)| to == owner).map(|(from, _)| from.clone()).collect();
+        let idle = peers.into_iter().find(|peer| self.absent(peer).is_none());
+        idle.ok_or_else(|| "no idle actor is connected with the region's owner".to_owned())
+    }
+
+    fn transfer(
+        &mut self,
+        peer: &str,
+        pinned: &Pinned,
+        (at, len): (u64, u64),
+        what: Through,
+    ) -> Result<Outcome, String> {
+        let mr = Handle::try_from(format!("${}", pinned.region))?;
+        let (at_kib, len_kib) = (at / KIB, len / KIB);
+        let op = match what {
+            Through::Read(pattern) => Op::RdmaRead(RdmaRead { mr, at_kib, len_kib, pattern }),
+            Through::Write(pattern) => Op::RdmaWrite(RdmaWrite { mr, at_kib, len_kib, pattern }),
+        };
+        let tag = format!("{} / damage", pinned.region);
+        let aid = Aid { region: self.regions.get(&pinned.region).cloned(), ..Aid::default() };
         Ok(self.ask(peer, &Call::Do { tag: tag.clone(), op, aid }, &tag, TIMEOUT)?.outcome)
     }
 
@@ -224,6 +261,20 @@ impl Session {
     }
 }
 
+/// A transfer through a region, of a pattern.
+#[derive(Clone, Copy)]
+enum Through {
+    Read(u8),
+    Write(u8),
+}
+
+/// The largest part that another file has; how much all of them are is noted.
+fn largest(taken: Vec<Taken>, fact: &mut DamageFact) -> Result<Taken, String> {
+    fact.taken_kib = taken.iter().map(|taken| taken.of.len).sum::<u64>() / KIB;
+    let largest = taken.into_iter().max_by_key(|taken| taken.of.len);
+    largest.ok_or_else(|| "no new file was given any of the blocks".to_owned())
+}
+
 /// A look that showed nothing, and why.
 fn blind(after: &str, region: &str, trouble: String) -> DamageFact {
     let (after, region) = (after.to_owned(), region.to_owned());
@@ -234,7 +285,10 @@ fn blind(after: &str, region: &str, trouble: String) -> DamageFact {
 fn moves_blocks(op: &Op) -> bool {
     match op {
         Op::Truncate(_) | Op::Cut(_) | Op::Unlink(_) | Op::Rename(_) => true,
-        Op::Clone(_) | Op::Dedupe(_) | Op::ExchangeRange(_) => true,
+        // A write may give an extent that is shared a copy of its own.
+        Op::Clone(_) | Op::Dedupe(_) | Op::ExchangeRange(_) | Op::Write(_) => true,
+        // Whatever a call by number does.
+        Op::Ioctl(_) | Op::Syscall(_) => true,
         Op::Fallocate(Fallocate { mode, .. }) => mode.iter().any(|mode| *mode != FallocateMode::KEEP_SIZE),
         _ => false,
     }
