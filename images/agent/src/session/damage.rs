@@ -83,6 +83,7 @@ impl Session {
         let looks = !self.ledger.regions.is_empty()
             && (moves_blocks(op) || (lets_go(op) && !self.ledger.unlinked.is_empty()));
         if looks {
+            self.forget_the_dead();
             let shown = |region: &&String| {
                 self.ledger.found.iter().any(|fact| fact.region == **region && fact.victim.is_some())
             };
@@ -94,6 +95,15 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Regions end with their context too: when it is closed, or when the last process that has it is gone.
+    fn forget_the_dead(&mut self) {
+        let (Ok(eyes), Some((device, _))) = (&self.eyes, &self.stage.rdma) else { return };
+        let keys = &self.regions;
+        let alive =
+            |region: &str| keys.get(region).is_none_or(|public| eyes.may_have_region(device, public.rkey));
+        self.ledger.regions.retain(|region, _| alive(region));
     }
 
     /// Two actors have a queue pair with each other.
