@@ -44,6 +44,26 @@ pub(super) struct Ledger {
     found: Vec<DamageFact>,
 }
 
+impl Ledger {
+    /// True if an operation may take blocks from a file. Nobody looks at others: XFS answers FIEMAP of a file
+    /// only when no truncate of it waits for pins, which it does with the lock that xfs_vn_fiemap() wants.
+    fn may_lose(&self, op: &Op, file: &str) -> bool {
+        let of_fd = |fd: &Option<Handle>| match fd.as_ref().map(|fd| self.opened.get(fd.id())) {
+            Some(Some(opened)) => opened == file,
+            // Passed on or inherited, it may be any.
+            Some(None) => true,
+            None => false,
+        };
+        match op {
+            Op::Truncate(op) => op.file.as_deref() == Some(file) || of_fd(&op.fd),
+            Op::Fallocate(op) => op.file.as_deref() == Some(file) || of_fd(&op.fd),
+            Op::Cut(op) => op.file == file,
+            _ if lets_go(op) => self.unlinked.contains(file),
+            _ => true,
+        }
+    }
+}
+
 /// A region on a file.
 #[derive(Clone, Debug)]
 struct Pinned {
@@ -87,8 +107,9 @@ impl Session {
             let shown = |region: &&String| {
                 self.ledger.found.iter().any(|fact| fact.region == **region && fact.victim.is_some())
             };
-            let regions: Vec<String> =
-                self.ledger.regions.keys().filter(|region| !shown(region)).cloned().collect();
+            let meant = |pinned: &Pinned| self.ledger.may_lose(op, &pinned.file);
+            let regions = self.ledger.regions.iter().filter(|(region, pinned)| !shown(region) && meant(pinned));
+            let regions: Vec<String> = regions.map(|(region, _)| region.clone()).collect();
             for region in regions {
                 if let Some(fact) = self.look(step, &region) {
                     self.ledger.found.push(fact);
