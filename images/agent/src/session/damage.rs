@@ -270,3 +270,28 @@ fn moves_blocks(op: &Op) -> bool {
 fn lets_go(op: &Op) -> bool {
     matches!(op, Op::Close(_) | Op::Munmap(_) | Op::Exit(_) | Op::Kill(_))
 }
+
+#[cfg(test)]
+mod tests {
+    use holdfast_protocol::op::{Close, Rename, Truncate};
+
+    use super::*;
+
+    #[test]
+    fn only_what_may_have_lost_blocks_is_looked_at() {
+        let handle = |id: &str| Handle::try_from(format!("${id}")).unwrap();
+        let mut ledger = Ledger::default();
+        ledger.opened.insert("fd".to_owned(), "data".to_owned());
+        ledger.unlinked.insert("gone".to_owned());
+        let by_name = Op::from(Truncate { file: Some("data".to_owned()), fd: None, size_kib: 0 });
+        let by_fd = |id: &str| Op::from(Truncate { file: None, fd: Some(handle(id)), size_kib: 0 });
+        let close = Op::from(Close { fd: handle("fd") });
+        let rename = Op::from(Rename { file: "new".to_owned(), to: "data".to_owned() });
+        let looked_at = |op: &Op| ["data", "other", "gone"].map(|file| ledger.may_lose(op, file));
+        assert_eq!(looked_at(&by_name), [true, false, false]);
+        assert_eq!(looked_at(&by_fd("fd")), [true, false, false]);
+        assert_eq!(looked_at(&by_fd("received")), [true; 3]);
+        assert_eq!(looked_at(&close), [false, false, true]);
+        assert_eq!(looked_at(&rename), [true; 3]);
+    }
+}
