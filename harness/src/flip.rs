@@ -244,14 +244,14 @@ fn others(outcome: &Outcome) -> Vec<Outcome> {
     let blocked = Outcome::Blocked { state: "S".into(), wchan: "altered".into(), stack: Vec::new() };
     let killed = Outcome::Killed("SIGKILL".into());
     let differs = Outcome::Differs { at: 0, want: 0, got: 1 };
-    let mut all: Vec<Outcome> =
-        ERRNOS.map(Outcome::Errno).into_iter().filter(|other| other != outcome).collect();
-    all.push(killed);
+    let mut all: Vec<Outcome> = ERRNOS.map(Outcome::Errno).into_iter().chain([killed]).collect();
     match outcome {
         Outcome::Returned(_) => all.extend([blocked, differs]),
         Outcome::Blocked { .. } => all.push(Outcome::Returned(0)),
         _ => all.extend([blocked, Outcome::Returned(0)]),
     }
+    // What it was is no alteration.
+    all.retain(|other| other != outcome);
     all
 }
 
@@ -352,4 +352,17 @@ fn cleaned(mut seen: Oracles) -> Oracles {
     seen.log.clear();
     seen.log_mark_found = true;
     seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_back_is_no_alteration_of_itself() {
+        for outcome in [Outcome::Killed("SIGKILL".into()), Outcome::Errno(16), Outcome::Returned(0)] {
+            let others = others(&outcome);
+            assert!(!others.is_empty() && !others.contains(&outcome), "{outcome:?}");
+        }
+    }
 }

@@ -114,7 +114,8 @@ pub(super) fn uses(op: &Op) -> Uses<'_> {
         | Op::RdmaReceive(_)
         | Op::AsyncEvent(_)
         | Op::UverbsFd(_)
-        | Op::RdmaClose(_) => of_rdma(op),
+        | Op::RdmaClose(_)
+        | Op::RdmaOpen(_) => of_rdma(op),
         Op::LinkDelete(_) | Op::LinkAdd(_) => none,
         Op::GupPin(op) => on_map(&op.map),
         Op::Pipe(_)
@@ -129,7 +130,8 @@ pub(super) fn uses(op: &Op) -> Uses<'_> {
         Op::Fds(op) => Uses { actor: Some(&op.of), ..none },
         Op::Maps(op) => Uses { actor: Some(&op.of), ..none },
         Op::FilePins(op) => Uses { actor: Some(&op.of), ..none },
-        Op::Mrs(_) | Op::Vmstat(_) | Op::ReadFile(_) | Op::Dmesg(_) => none,
+        Op::Mrs(op) => Uses { actor: op.of.as_deref(), ..none },
+        Op::Vmstat(_) | Op::ReadFile(_) | Op::Dmesg(_) => none,
         Op::Command(op) => Uses { fault: op.argv.is_empty().then_some("a command has a program"), ..none },
         Op::Fcntl(_) | Op::Ioctl(_) | Op::Syscall(_) => of_raw(op),
         op => of_files(op),

@@ -26,12 +26,17 @@ const NLDEV_GET: u16 = nldev(1);
 const NLDEV_NEWLINK: u16 = nldev(3);
 const NLDEV_DELLINK: u16 = nldev(4);
 const NLDEV_RES_GET: u16 = nldev(9);
+const NLDEV_RES_MR_GET: u16 = nldev(13);
 const NLDEV_ATTR_DEV_INDEX: u16 = 1;
 const NLDEV_ATTR_DEV_NAME: u16 = 2;
 const NLDEV_ATTR_RES_SUMMARY: u16 = 15;
 const NLDEV_ATTR_RES_SUMMARY_ENTRY: u16 = 16;
 const NLDEV_ATTR_RES_SUMMARY_ENTRY_NAME: u16 = 17;
 const NLDEV_ATTR_RES_SUMMARY_ENTRY_CURR: u16 = 18;
+const NLDEV_ATTR_RES_PID: u16 = 28;
+const NLDEV_ATTR_RES_MR: u16 = 40;
+const NLDEV_ATTR_RES_MR_ENTRY: u16 = 41;
+const NLDEV_ATTR_RES_RKEY: u16 = 42;
 const NLDEV_ATTR_NDEV_NAME: u16 = 51;
 const NLDEV_ATTR_LINK_TYPE: u16 = 65;
 
@@ -129,13 +134,18 @@ pub(crate) fn add_rxe(device: &str, netdev: &str) -> Result<(), Errno> {
 /// # Errors
 /// ENODEV when there is none of that name; what the kernel answered otherwise.
 pub(crate) fn delete_rdma_link(device: &str) -> Result<(), Errno> {
-    let socket = open(SockProtocol::NetlinkRDMA)?;
-    transmit(&socket, NLDEV_GET, NLM_F_DUMP, &[])?;
+    let body = index_body(&open(SockProtocol::NetlinkRDMA)?, device)?;
+    request(SockProtocol::NetlinkRDMA, NLDEV_DELLINK, 0, &body)
+}
+
+/// The body of a request about one device.
+fn index_body(socket: &OwnedFd, device: &str) -> Result<Vec<u8>, Errno> {
+    transmit(socket, NLDEV_GET, NLM_F_DUMP, &[])?;
     let mut found = None;
-    receive(&socket, |body| found = found.or_else(|| index_of(body, device)))?;
+    receive(socket, |body| found = found.or_else(|| index_of(body, device)))?;
     let mut body = Vec::new();
     attribute(&mut body, NLDEV_ATTR_DEV_INDEX, &found.ok_or(Errno::ENODEV)?.to_ne_bytes());
-    request(SockProtocol::NetlinkRDMA, NLDEV_DELLINK, 0, &body)
+    Ok(body)
 }
 
 /// The index of a device in an answer to `GET`, if it is the one of that name.
@@ -170,6 +180,42 @@ impl Resources {
         receive(&self.0, |body| regions += summary(body, "mr"))?;
         Ok(regions)
     }
+
+    /// The memory regions of one device, as `rdma resource show mr` lists them.
+    ///
+    /// # Errors
+    /// ENODEV when there is none of that name; what the kernel answered otherwise.
+    pub(crate) fn list(&self, device: &str) -> Result<Vec<Listed>, Errno> {
+        let body = index_body(&self.0, device)?;
+        transmit(&self.0, NLDEV_RES_MR_GET, NLM_F_DUMP, &body)?;
+        let mut regions = Vec::new();
+        receive(&self.0, |body| regions.extend(listed(body)))?;
+        Ok(regions)
+    }
+}
+
+/// A memory region that the kernel lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// Its key; told to whom has CAP_NET_ADMIN.
+    pub(crate) rkey: Option<u32>,
+    /// The process that made it; none when that is gone.
+    pub(crate) pid: Option<u32>,
+}
+
+/// The regions in an answer to `RES_MR_GET`.
+fn listed(body: &[u8]) -> Vec<Listed> {
+    let tables = attributes(body).filter(|(attr, _)| *attr == NLDEV_ATTR_RES_MR);
+    let entries =
+        tables.flat_map(|(_, table)| attributes(table)).filter(|(attr, _)| *attr == NLDEV_ATTR_RES_MR_ENTRY);
+    let one = |(_, entry)| {
+        let word = |wanted| {
+            let (_, value) = attributes(entry).find(|(attr, _)| *attr == wanted)?;
+            Some(u32::from_ne_bytes(value.try_into().ok()?))
+        };
+        Listed { rkey: word(NLDEV_ATTR_RES_RKEY), pid: word(NLDEV_ATTR_RES_PID) }
+    };
+    entries.map(one).collect()
 }
 
 /// The current number of one kind of resource in an answer to `RES_GET`.
@@ -284,6 +330,27 @@ mod tests {
         attribute(&mut body, NLDEV_ATTR_RES_SUMMARY | 0x8000, &table);
         assert_eq!(summary(&body, "mr"), 3);
         assert_eq!(summary(&body, "qp"), 0);
+    }
+
+    #[test]
+    fn regions_are_listed_with_key_and_process() {
+        let entry = |rkey: u32, pid: Option<u32>| {
+            let mut entry = Vec::new();
+            attribute(&mut entry, NLDEV_ATTR_RES_RKEY, &rkey.to_ne_bytes());
+            if let Some(pid) = pid {
+                attribute(&mut entry, NLDEV_ATTR_RES_PID, &pid.to_ne_bytes());
+            }
+            entry
+        };
+        let mut table = Vec::new();
+        attribute(&mut table, NLDEV_ATTR_RES_MR_ENTRY | 0x8000, &entry(0x1234, Some(70)));
+        attribute(&mut table, NLDEV_ATTR_RES_MR_ENTRY | 0x8000, &entry(0x1235, None));
+        let mut body = Vec::new();
+        attribute(&mut body, NLDEV_ATTR_RES_MR | 0x8000, &table);
+        let (made, orphan) =
+            (Listed { rkey: Some(0x1234), pid: Some(70) }, Listed { rkey: Some(0x1235), pid: None });
+        assert_eq!(listed(&body), [made, orphan]);
+        assert_eq!(listed(&[]), []);
     }
 
     #[test]

@@ -75,6 +75,12 @@ impl Eyes {
         resources.regions().map_err(|errno| format!("counting memory regions: {errno}"))
     }
 
+    /// True unless the kernel lists the regions of a device and one with this key is not among them.
+    pub(crate) fn may_have_region(&self, device: &str, rkey: u32) -> bool {
+        let listed = self.resources.as_ref().and_then(|resources| resources.list(device).ok());
+        listed.is_none_or(|all| all.iter().any(|one| one.rkey.is_none_or(|listed| listed == rkey)))
+    }
+
     /// Lines of `/proc/locks` that are leases or delegations.
     ///
     /// # Errors

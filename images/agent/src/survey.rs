@@ -54,6 +54,13 @@ pub(crate) struct Inode {
     pub(crate) ino: u64,
 }
 
+impl Inode {
+    /// The file that has a path.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|meta| Self { dev: meta.dev(), ino: meta.ino() })
+    }
+}
+
 /// A part of a file that is mapped.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Piece {

@@ -119,14 +119,19 @@ pub(crate) fn fallocate(actor: &Actor, op: &Fallocate) -> Result<Done, Stop> {
 
 /// truncate(2) to the start of the range, or a punched hole of the range.
 pub(crate) fn cut(actor: &Actor, op: Cut) -> Result<Done, Stop> {
-    match op.how {
-        CutHow::Truncate => truncate(actor, &Truncate { file: Some(op.file), fd: None, size_kib: op.at_kib }),
-        CutHow::Punch => {
-            let mode = vec![FallocateMode::PUNCH_HOLE, FallocateMode::KEEP_SIZE];
-            let (at_kib, len_kib) = (op.at_kib, op.len_kib);
-            fallocate(actor, &Fallocate { file: Some(op.file), fd: None, mode, at_kib, len_kib })
+    use FallocateMode::{COLLAPSE_RANGE, INSERT_RANGE, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE};
+    let mode = match op.how {
+        CutHow::Truncate => {
+            return truncate(actor, &Truncate { file: Some(op.file), fd: None, size_kib: op.at_kib });
         }
-    }
+        CutHow::Punch => vec![PUNCH_HOLE, KEEP_SIZE],
+        CutHow::Zero => vec![ZERO_RANGE],
+        CutHow::ZeroKeep => vec![ZERO_RANGE, KEEP_SIZE],
+        CutHow::Collapse => vec![COLLAPSE_RANGE],
+        CutHow::Insert => vec![INSERT_RANGE],
+    };
+    let (at_kib, len_kib) = (op.at_kib, op.len_kib);
+    fallocate(actor, &Fallocate { file: Some(op.file), fd: None, mode, at_kib, len_kib })
 }
 
 /// Size by stat(2).

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command as Program, Stdio};
 
-use holdfast_protocol::op::{Command, Locks, ReadFile, Vmstat};
+use holdfast_protocol::op::{Command, Locks, Mrs, ReadFile, Vmstat};
 use holdfast_protocol::{MAX_SHOWN_BYTES, Outcome};
 use nix::errno::Errno;
 use nix::sys::stat::stat;
@@ -83,9 +83,17 @@ pub(crate) fn of_process(aid: &Aid, name: &str) -> Result<Done, Stop> {
     Ok(shown(&head(&format!("/proc/{}/{name}", pid(aid)?))?))
 }
 
-/// Memory regions in the system.
-pub(crate) fn mrs() -> Result<Done, Stop> {
-    let regions = Resources::open()?.regions()?;
+/// Memory regions, in the system or of one process.
+pub(crate) fn mrs(actor: &Actor, aid: &Aid, op: &Mrs) -> Result<Done, Stop> {
+    let resources = Resources::open()?;
+    let regions = match op.of {
+        None => resources.regions()?,
+        Some(_) => {
+            let pid = pid(aid)?.cast_unsigned();
+            let listed = resources.list(super::rdma::link(actor)?)?;
+            listed.iter().filter(|region| region.pid == Some(pid)).count() as u64
+        }
+    };
     Ok(Done::value(i64::try_from(regions).unwrap_or(i64::MAX)))
 }
 

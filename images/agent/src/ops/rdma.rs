@@ -9,7 +9,7 @@ use crate::actor::{Actor, Done, Stop, Thing, not_issued, wrong_thing};
 use crate::boot::rdma_link::NETDEV;
 use crate::netlink;
 use crate::sys::{Mapping, exposed};
-use crate::verbs::{Direction, Region, Remote};
+use crate::verbs::{Device, Direction, Region, Remote};
 use crate::wire::{Aid, More, PairEnd, RemoteRegion};
 
 /// IBV_ACCESS_LOCAL_WRITE, what the local side of a read needs.
@@ -74,17 +74,29 @@ pub(crate) fn uverbs_fd(actor: &Actor) -> Result<Done, Stop> {
     Ok(Done::fd(fd))
 }
 
-/// ibv_close_device(3). Regions and queue pairs go with it: their handles are gone.
+/// ibv_close_device(3). Regions go with it, and their handles; the kernel destroys them. Queue pairs are
+/// destroyed before: as long as their queues, or those of the completion queue they use, are mapped, the
+/// mapping holds the uverbs file, and its descriptor is not the last reference.
 pub(crate) fn close(actor: &Actor) -> Result<Done, Stop> {
     let device = actor.device()?;
     *actor.device.borrow_mut() = None;
-    actor.pairs.borrow_mut().clear();
+    for (pair, _) in std::mem::take(&mut *actor.pairs.borrow_mut()).into_values() {
+        pair.destroy();
+    }
     actor.things.borrow_mut().retain(|_, thing| !matches!(thing, Thing::Region(..)));
     device.close();
     Ok(Done::default())
 }
 
-fn link(actor: &Actor) -> Result<&str, Stop> {
+/// ibv_open_device(3). Queue pairs are those of a context, so that none is left of the one before.
+pub(crate) fn open(actor: &Actor) -> Result<Done, Stop> {
+    let device = Device::open(link(actor)?)?;
+    *actor.device.borrow_mut() = Some(device);
+    actor.pairs.borrow_mut().clear();
+    Ok(Done::default())
+}
+
+pub(super) fn link(actor: &Actor) -> Result<&str, Stop> {
     let link = actor.part.rdma.as_ref().map(|(device, _)| device.as_str());
     link.ok_or_else(|| not_issued("this machine has no RDMA link"))
 }

@@ -281,6 +281,7 @@ fn named_actor(op: &Op) -> Option<&str> {
         Op::Fds(op) => Some(&op.of),
         Op::Maps(op) => Some(&op.of),
         Op::FilePins(op) => Some(&op.of),
+        Op::Mrs(op) => op.of.as_deref(),
         _ => None,
     }
 }

@@ -15,8 +15,10 @@ use std::time::Duration;
 use holdfast_protocol::op::{Fallocate, RdmaRead, RdmaWrite, RegMr};
 use holdfast_protocol::{Access, DamageFact, FallocateMode, Handle, Op, Outcome, Victim};
 
+use serde_json::Value;
+
 use super::Session;
-use crate::survey::{Extent, Found, Piece, Survey, Taken, lost};
+use crate::survey::{Extent, Found, Inode, Piece, Survey, Taken, lost};
 use crate::wire::{Aid, Call, More, Part, RemoteRegion};
 
 /// The process that looks at files and makes new ones. No actor's name holds a blank.
@@ -88,11 +90,45 @@ impl Session {
         }
     }
 
+    /// Regions end with their context too: when it is closed, or when the last process that has it is gone.
+    fn forget_the_dead(&mut self) {
+        let (Ok(eyes), Some((device, _))) = (&self.eyes, &self.stage.rdma) else { return };
+        let keys = &self.regions;
+        let alive =
+            |region: &str| keys.get(region).is_none_or(|public| eyes.may_have_region(device, public.rkey));
+        self.ledger.pinned.retain(|pinned| alive(&pinned.region));
+    }
+
+    /// Files that calls are about which have not returned. XFS answers FIEMAP of a file only when no truncate
+    /// of it waits for pins, which it does with the lock that xfs_vn_fiemap() wants.
+    fn in_use(&self) -> Vec<Inode> {
+        let mut inodes = Vec::new();
+        for pending in self.pending.values() {
+            let fields = serde_json::to_value(&pending.op).unwrap_or_default();
+            let fields = fields.as_object().and_then(|map| map.values().next()?.as_object().cloned());
+            let pid = self.cast.players.get(&pending.actor).map_or(0, super::cast::Player::pid);
+            for word in fields.iter().flat_map(|map| map.values()).filter_map(Value::as_str) {
+                let by_handle = word.strip_prefix('$').and_then(|id| match self.settled.get(id)?.outcome {
+                    Outcome::Returned(fd) => Some(PathBuf::from(format!("/proc/{pid}/fd/{fd}"))),
+                    _ => None,
+                });
+                let path = by_handle.or_else(|| self.files.get(word).map(|file| file.path.clone()));
+                inodes.extend(path.and_then(|path| Inode::of(&path)));
+            }
+        }
+        inodes
+    }
+
     /// Looks at every region that nothing was shown of yet.
     pub(super) fn look_everywhere(&mut self, after: &str) {
+        if self.ledger.pinned.is_empty() {
+            return;
+        }
+        self.forget_the_dead();
+        let in_use = self.in_use();
         for pinned in self.ledger.pinned.clone() {
             let shown = |fact: &DamageFact| fact.region == pinned.region && fact.victim.is_some();
-            if self.ledger.found.iter().any(shown) {
+            if self.ledger.found.iter().any(shown) || in_use.contains(&pinned.piece.of) {
                 continue;
             }
             if let Some(fact) = self.look(after, &pinned) {
@@ -125,7 +161,9 @@ impl Session {
 
     /// Looks whether a region's blocks are, or can be, another file's by now, and what it reaches then.
     fn look(&mut self, after: &str, pinned: &Pinned) -> Option<DamageFact> {
-        let paths: Vec<PathBuf> = self.files.values().map(|file| file.path.clone()).collect();
+        let in_use = self.in_use();
+        let free = |path: &PathBuf| Inode::of(path).is_some_and(|of| !in_use.contains(&of));
+        let paths: Vec<PathBuf> = self.files.values().map(|file| file.path.clone()).filter(free).collect();
         let (of, wanted) = (pinned.piece.of, pinned.piece.extents.clone());
         let looked = self.survey(Survey::Extents { of, paths: paths.clone() }).and_then(|(_, now)| {
             let owners = Survey::Owners { of, paths, wanted };

@@ -74,8 +74,8 @@ arguments! {
         len_kib: u64,
     }
 
-    /// Takes blocks away from a file: truncate(2) to `at_kib`, or fallocate(2) of the range with
-    /// FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE. One name so that a matrix can vary the call.
+    /// Takes blocks away from a file, or moves them: truncate(2) to `at_kib`, or fallocate(2) of the range.
+    /// One name so that a matrix can vary the call.
     Cut {
         /// The declared file.
         file: String,

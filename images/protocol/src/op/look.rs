@@ -31,8 +31,12 @@ arguments! {
         of: String,
     }
 
-    /// Memory regions in the whole system, as `rdma resource show` counts them: the value.
-    Mrs {}
+    /// Memory regions, as `rdma resource show` counts them: the value.
+    Mrs {
+        /// Only those that are listed with this actor's process; absent: of the whole system.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<String>,
+    }
 
     /// A counter of `/proc/vmstat`, made exact first: the value. ENODATA when there is none of that name.
     Vmstat {

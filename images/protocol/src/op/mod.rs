@@ -34,8 +34,8 @@ pub use process::{
 };
 pub use raw::{Arg, Buffer, Fcntl, Hex, Ioctl, MAX_RAW_BYTES, Syscall};
 pub use rdma::{
-    AsyncEvent, Connect, DeregMr, LinkAdd, LinkDelete, RdmaClose, RdmaRead, RdmaReceive, RdmaSend, RdmaWrite,
-    RegMr, UverbsFd,
+    AsyncEvent, Connect, DeregMr, LinkAdd, LinkDelete, RdmaClose, RdmaOpen, RdmaRead, RdmaReceive, RdmaSend,
+    RdmaWrite, RegMr, UverbsFd,
 };
 
 /// Argument structures: what all of them have in common is said once.
@@ -95,7 +95,7 @@ operations! {
         Kill, Exit, Wait, SetGroup, Fork, Execve, Setuid, DropCaps, Rlimit, SendFd, ReceiveFd, Violate;
     "RDMA":
         RegMr, DeregMr, Connect, RdmaWrite, RdmaRead, RdmaSend, RdmaReceive, AsyncEvent, UverbsFd, RdmaClose,
-        LinkDelete, LinkAdd;
+        RdmaOpen, LinkDelete, LinkAdd;
     "Other holds on pages":
         GupPin, GupRead, GupUnpin, Pipe, Vmsplice, ClosePipe, Uring, UringRegister, UringUnregister;
     "What can be seen":

@@ -81,12 +81,20 @@ pub enum FallocateMode {
 /// Which call takes the blocks away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum CutHow {
     /// truncate(2).
     Truncate,
     /// fallocate(2) with FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE.
     Punch,
+    /// fallocate(2) with FALLOC_FL_ZERO_RANGE.
+    Zero,
+    /// fallocate(2) with FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE.
+    ZeroKeep,
+    /// fallocate(2) with FALLOC_FL_COLLAPSE_RANGE.
+    Collapse,
+    /// fallocate(2) with FALLOC_FL_INSERT_RANGE.
+    Insert,
 }
 
 /// IBV_ACCESS_* flags, without their prefix.

@@ -83,6 +83,12 @@ arguments! {
     /// ibv_close_device(3), with all that is left in it: the kernel destroys it (uverbs_close).
     RdmaClose {}
 
+    /// ibv_open_device(3) of the guest's device once more, with a protection domain and a completion queue:
+    /// from now on this is the actor's context, without queue pairs. After [`RdmaClose`], so that its uverbs
+    /// file is younger than other descriptors; after execve(2); or in a fork's child, where the inherited
+    /// context stays open beside it.
+    RdmaOpen {}
+
     /// `rdma link delete` of the guest's rxe device. Returns when nobody has it open.
     LinkDelete {}
 
