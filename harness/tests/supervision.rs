@@ -3,6 +3,7 @@
 //! through a script with [`fake_qemu`] as its only test; it sits where QEMU sits: in the case's
 //! folder, with two sockets to connect to and a console file to write.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -143,6 +144,7 @@ fn hello() -> Hello {
                 trouble: String::new(),
             })
             .into(),
+        features: BTreeMap::new(),
         rdma: RdmaFact { device: String::new(), active: true, gid_index: None, trouble: String::new() },
         cpus: 1,
     }

@@ -104,6 +104,7 @@ fn good(case: &PlannedCase) -> Record {
                 trouble: String::new(),
             })
             .into(),
+        features: BTreeMap::new(),
         rdma: RdmaFact { device: "rxe0".into(), active: true, gid_index: Some(1), trouble: String::new() },
         cpus: 1,
     });
@@ -515,9 +516,15 @@ fn a_declared_feature_that_the_guest_lacks_leaves_no_verdict() {
         features: vec!["odp".into(), "other".into()],
         ..plan(&["mainline"], "").cases[1].clone()
     };
-    assert_eq!(features::lacking(&case, |_| None), None, "what nobody looks for is believed");
-    assert_eq!(features::lacking(&case, |_| Some(true)), None);
-    let why = features::lacking(&case, |feature| Some(feature != "other")).unwrap();
+    let with = |found: &[(&str, bool)]| {
+        let mut record = good(&case);
+        let found = found.iter().map(|(name, found)| ((*name).to_owned(), *found)).collect();
+        record.hello.as_mut().unwrap().features = found;
+        features::unconfirmed(&case, record.hello.as_ref().unwrap())
+    };
+    assert_eq!(with(&[]), None, "what nobody looks for is believed");
+    assert_eq!(with(&[("odp", true), ("third", false)]), None);
+    let why = with(&[("odp", true), ("other", false)]).unwrap();
     assert!(why.contains("declares the feature other"), "{why}");
 }
 

@@ -200,6 +200,18 @@ int hf_connect_qp(struct ibv_qp *qp, int gid_index, const uint8_t gid[16], uint3
 				     IBV_QP_MAX_QP_RD_ATOMIC);
 }
 
+/* Whether the device faults pages in when they are used. */
+int hf_has_odp(struct hf_device *device, int *has)
+{
+	struct ibv_device_attr_ex attr;
+	int err = ibv_query_device_ex(device->context, NULL, &attr);
+
+	if (err)
+		return err;
+	*has = !!(attr.odp_caps.general_caps & IBV_ODP_SUPPORT);
+	return 0;
+}
+
 /*
  * Waits for an event of the device that concerns this context, acknowledges it and gives its number. One
  * read(2) and a few words of memory: it may be interrupted by a handler that comes back here.

@@ -55,6 +55,7 @@ unsafe extern "C" {
         their_psn: u32,
         our_psn: u32,
     ) -> c_int;
+    fn hf_has_odp(device: *mut RawDevice, has: *mut c_int) -> c_int;
     fn hf_async_event(device: *mut RawDevice, kind: *mut c_int) -> c_int;
     fn hf_transfer(
         device: *mut RawDevice,
@@ -181,6 +182,17 @@ impl Device {
             hf_reg_mr(self.0, map.start(), map.len(), access, &raw mut raw, &raw mut lkey, &raw mut rkey)
         })?;
         Ok(Region { raw, lkey, rkey })
+    }
+
+    /// Whether it faults pages in when they are used: on-demand paging (ibv_query_device_ex(3)).
+    ///
+    /// # Errors
+    /// What libibverbs said.
+    pub(crate) fn has_odp(&self) -> Result<bool, Errno> {
+        let mut has: c_int = 0;
+        // SAFETY: the device is open; the number is written on success only.
+        check(unsafe { hf_has_odp(self.0, &raw mut has) })?;
+        Ok(has != 0)
     }
 
     /// ibv_get_async_event(3), acknowledged: the name of the next event, without `IBV_EVENT_`. Waits for it.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Facts: what the guest saw. Never a judgement.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::damage::DamageFact;
@@ -239,6 +241,8 @@ pub struct Hello {
     pub pmem: Vec<PmemFact>,
     /// The RDMA link.
     pub rdma: RdmaFact,
+    /// What the guest found out about features that kernels declare; nothing of those it cannot look for.
+    pub features: BTreeMap<String, bool>,
     /// Processors online.
     pub cpus: u32,
 }

@@ -4,6 +4,7 @@
 //! What waits runs in threads of its own: on one emulated processor only waiting can overlap.
 //! Trouble goes into the hello; nothing here panics, because PID 1 must not.
 
+mod features;
 pub(crate) mod filesystems;
 mod mounts;
 mod pmem;
@@ -102,7 +103,7 @@ fn get_ready(started_ms: u64, progress: &Progress) -> (Hello, Session) {
     });
     let boot_id = procfs::boot_id();
     let stage = Stage { boot_id: boot_id.clone(), ..stage(&pmem, &rdma) };
-    let session = timed("session", || Session::new(stage, progress.clone()));
+    let session = timed("session", || Session::new(stage.clone(), progress.clone()));
     let uname = nix::sys::utsname::uname();
     let text = |of: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
         uname.as_ref().map(|uname| of(uname).to_string_lossy().into_owned()).unwrap_or_default()
@@ -117,6 +118,7 @@ fn get_ready(started_ms: u64, progress: &Progress) -> (Hello, Session) {
         ready_ms,
         stalled_ms: progress.stopped_ms(started_ms, ready_ms - started_ms),
         boot_id,
+        features: timed("features", || features::probe(&stage)),
         pmem,
         rdma,
         cpus: thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
