@@ -133,7 +133,7 @@ fn compare(step: &PlannedStep, fact: &Fact, record: &Record) -> (StepStatus, Str
     let late = latest(step, fact, pace).is_some_and(|bound| fact.ran_ms() > bound);
     let early = step.not_before_ms.is_some_and(|bound| fact.took_ms < scaled(bound, pace));
     // What lets the call return must have been done before it returned.
-    let cause = step.after.as_ref().map(|id| record.facts.get(id).map_or(u64::MAX, |cause| cause.at_ms));
+    let cause = step.after.as_ref().map(|id| done_at(record, id).unwrap_or(u64::MAX));
     let early = early || cause.is_some_and(|cause_ms| fact.at_ms.saturating_add(fact.took_ms) < cause_ms);
     let held = admitted && !early && !late;
     match &step.broken {
@@ -190,6 +190,12 @@ pub(super) fn unreached(case: &PlannedCase, record: &Record) -> Option<String> {
         let reached = counts.iter().any(|count| reaches.admits(&count.outcome, &|id| returned(record, id)));
         if reached { None } else { never(format!("never came to {reaches}")) }
     })
+}
+
+/// When a step was issued: one of the case's, or one that a handler ran and that was awaited.
+fn done_at(record: &Record, id: &str) -> Option<u64> {
+    let fact = record.facts.get(id).or_else(|| record.facts.values().find(|fact| fact.step == id));
+    fact.map(|fact| fact.at_ms)
 }
 
 /// The number that a step returned.

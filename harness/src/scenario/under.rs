@@ -180,8 +180,11 @@ impl<'a> Seen<'a> {
         let proves: Vec<String> =
             step.proves.iter().filter(|clause| under.contract.clauses.contains_key(*clause)).cloned().collect();
         let named = |id: &String| self.last.get(id.as_str()).unwrap_or(id).clone();
-        let gone =
-            |id: &String| self.missing.contains_key(id.as_str()) || self.vanished.contains_key(id.as_str());
+        let gone = |id: &String| {
+            let used = self.handled.get(id).into_iter().flatten();
+            used.chain([id]).any(|id| self.missing.contains_key(id.as_str()))
+                || self.vanished.contains_key(id.as_str())
+        };
         let mut planned = PlannedStep {
             id: step.id.clone(),
             action: step.action.clone(),
