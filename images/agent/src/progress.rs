@@ -5,8 +5,9 @@
 //! All waits count progress. Were they to count uptime, a host that looks away for a second would make a
 //! call that returns at once look like one that blocks.
 //!
-//! The witness is the ticker, a thread that sleeps for [`TICK_US`] again and again. It is under SCHED_FIFO,
-//! and nothing else in the guest's user space is: a busy actor cannot keep it waiting, so when it is late
+//! The witness is the ticker, a process that sleeps for [`TICK_US`] again and again, and shares a page of
+//! numbers with the session, which so has no thread beside it. It is under SCHED_FIFO, and nothing else in
+//! the guest's user space is: a busy actor cannot keep it waiting, so when it is late
 //! no instruction of the guest was executed, or the kernel did not schedule for as long (interrupts off, or
 //! with `PREEMPT_NONE` a long stretch without `cond_resched()`). The second cannot be told from the first
 //! by what a kernel without `CONFIG_SCHED_INFO` counts; it errs on the patient side, and [`SLACK_US`] is
@@ -18,9 +19,15 @@
 //! stands still anyhow: QEMU saves the virtual clock, kvmclock its offset).
 
 use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::unistd::{pipe2, read, write};
 
 use crate::clock::now_us;
 use crate::sys;
@@ -38,13 +45,63 @@ const STOP_US: u64 = 50_000;
 /// How many stalls are remembered; the oldest are merged into one sum.
 const STALLS_KEPT: usize = 8_192;
 
-/// What the ticker has seen. Times are uptime in microseconds.
+/// What the ticker writes for the session: shared memory, a number a word, a ring of stalls behind them.
+#[derive(Clone, Copy, Debug)]
+struct Slate(&'static [AtomicU64]);
+
+impl Slate {
+    const WORDS: usize = 3 + 2 * STALLS_KEPT;
+
+    /// Not 0 while somebody watches. Written by the session.
+    fn watched(self) -> &'static AtomicU64 {
+        &self.0[0]
+    }
+
+    /// When the guest was last known to run.
+    fn last_us(self) -> &'static AtomicU64 {
+        &self.0[1]
+    }
+
+    /// How many stalls there were. Written by the ticker.
+    fn count(self) -> &'static AtomicU64 {
+        &self.0[2]
+    }
+
+    /// Beginning and end of a stall by its number.
+    fn stall(self, nr: u64) -> (&'static AtomicU64, &'static AtomicU64) {
+        let at = 3 + 2 * (nr as usize % STALLS_KEPT);
+        (&self.0[at], &self.0[at + 1])
+    }
+
+    /// Notes that the guest runs now, and that it did not when that comes too late.
+    fn tick(self, now_us: u64) {
+        // In this order: who begins to watch sets the time before.
+        let watched = self.watched().load(Ordering::Acquire) != 0;
+        let last_us = self.last_us().load(Ordering::Acquire);
+        if watched && is_late(last_us, now_us) {
+            let nr = self.count().load(Ordering::Acquire);
+            let (from, to) = self.stall(nr);
+            from.store(last_us + TICK_US, Ordering::Release);
+            to.store(now_us, Ordering::Release);
+            self.count().store(nr + 1, Ordering::Release);
+        }
+        self.last_us().fetch_max(now_us, Ordering::AcqRel);
+    }
+}
+
+const fn is_late(last_us: u64, now_us: u64) -> bool {
+    now_us.saturating_sub(last_us) > TICK_US + SLACK_US
+}
+
+/// What the session has read of it. Times are uptime in microseconds.
 #[derive(Debug, Default)]
 struct Book {
     /// How many watches are held.
     watches: u32,
     /// When the guest was last known to run.
     last_us: u64,
+    /// How many stalls were read.
+    seen: u64,
     /// In order, none touching the other.
     stalls: VecDeque<Stall>,
     /// How long the forgotten stalls were together.
@@ -60,30 +117,56 @@ struct Stall {
 }
 
 impl Book {
-    /// Begins to watch.
-    fn begin(&mut self, now_us: u64) {
-        if self.watches == 0 {
-            self.last_us = self.last_us.max(now_us);
-        }
+    /// Begins to watch; true for the first watch.
+    fn begin(&mut self, slate: Slate, now_us: u64) -> bool {
         self.watches += 1;
+        if self.watches == 1 {
+            slate.last_us().fetch_max(now_us, Ordering::AcqRel);
+            slate.watched().store(1, Ordering::Release);
+        }
+        self.watches == 1
     }
 
-    /// Notes that the guest runs now, and that it did not when that comes too late.
-    fn tick(&mut self, now_us: u64) {
-        if let Some(stall) = self.unseen(now_us) {
-            if self.stalls.len() == STALLS_KEPT {
-                self.forgotten_us = self.stalls.pop_front().map_or(0, |old| old.before_us + old.len_us());
-            }
-            self.stalls.push_back(stall);
+    fn end(&mut self, slate: Slate) {
+        self.watches -= 1;
+        if self.watches == 0 {
+            slate.watched().store(0, Ordering::Release);
         }
-        self.last_us = self.last_us.max(now_us);
+    }
+
+    /// Reads what the ticker has written. It may write meanwhile: then again, so that no stall is missed
+    /// that the time of the last tick already leaves out.
+    fn catch_up(&mut self, slate: Slate) {
+        loop {
+            self.last_us = slate.last_us().load(Ordering::Acquire);
+            while self.seen < slate.count().load(Ordering::Acquire) {
+                let (from, to) = slate.stall(self.seen);
+                self.note(from.load(Ordering::Acquire), to.load(Ordering::Acquire));
+                self.seen += 1;
+            }
+            if slate.last_us().load(Ordering::Acquire) == self.last_us {
+                return;
+            }
+        }
+    }
+
+    fn note(&mut self, from_us: u64, to_us: u64) {
+        let before_us = self.before_us();
+        if self.stalls.len() == STALLS_KEPT {
+            self.forgotten_us = self.stalls.pop_front().map_or(0, |old| old.before_us + old.len_us());
+        }
+        self.stalls.push_back(Stall { from_us, to_us, before_us });
+    }
+
+    /// All stalls together.
+    fn before_us(&self) -> u64 {
+        self.stalls.back().map_or(self.forgotten_us, |last| last.before_us + last.len_us())
     }
 
     /// The stall that the next tick would note: somebody who asks right after one may be ahead of it.
     fn unseen(&self, now_us: u64) -> Option<Stall> {
-        let late = self.watches > 0 && now_us.saturating_sub(self.last_us) > TICK_US + SLACK_US;
-        let before_us = self.stalls.back().map_or(self.forgotten_us, |last| last.before_us + last.len_us());
-        late.then(|| Stall { from_us: self.last_us + TICK_US, to_us: now_us, before_us })
+        let late = self.watches > 0 && is_late(self.last_us, now_us);
+        late.then(|| Stall { from_us: self.last_us + TICK_US, to_us: now_us, before_us: self.before_us() })
     }
 
     /// All stalls before `at_us` together, as known at `now_us`.
@@ -115,39 +198,45 @@ impl Stall {
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     book: Arc<Mutex<Book>>,
-    ticker: Thread,
+    slate: Slate,
+    /// Each byte wakes the ticker once.
+    wake: Arc<OwnedFd>,
 }
 
 impl Progress {
     /// Starts the ticker, which sleeps until somebody watches.
     ///
     /// # Errors
-    /// When no thread can be made.
-    pub(crate) fn start() -> std::io::Result<Self> {
-        let book = Arc::<Mutex<Book>>::default();
-        let ours = Arc::clone(&book);
-        let ticker = thread::Builder::new().name("ticker".to_owned()).spawn(move || tick_on(&ours))?;
-        Ok(Self { book, ticker: ticker.thread().clone() })
+    /// When there can be no shared memory, pipe or process.
+    pub(crate) fn start() -> io::Result<Self> {
+        let slate = Slate(sys::shared_words(Slate::WORDS)?);
+        let (asleep, wake) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        sys::fork_off(c"ticker", || tick_on(slate, &asleep))?;
+        Ok(Self { book: Arc::default(), slate, wake: Arc::new(wake) })
+    }
+
+    /// The book as it is now.
+    fn book(&self) -> MutexGuard<'_, Book> {
+        let mut book = lock(&self.book);
+        book.catch_up(self.slate);
+        book
     }
 
     /// Has stalls noted until what is returned is dropped.
     #[must_use]
     pub(crate) fn watch(&self) -> Watch {
-        let mut book = lock(&self.book);
-        book.begin(now_us());
-        let first = book.watches == 1;
-        drop(book);
-        if first {
-            self.ticker.unpark();
+        if lock(&self.book).begin(self.slate, now_us()) {
+            // A full pipe wakes it as well.
+            let _ = write(self.wake.as_fd(), &[0]);
         }
-        Watch(Arc::clone(&self.book))
+        Watch(self.clone())
     }
 
     /// The part of an interval of uptime in which the guest stood still, in milliseconds. The interval must
     /// have been watched.
     #[must_use]
     pub(crate) fn stalled_ms(&self, at_ms: u64, took_ms: u64) -> u64 {
-        let (book, now_us) = (lock(&self.book), now_us());
+        let (book, now_us) = (self.book(), now_us());
         let until = |at_ms: u64| book.stalled_until(at_ms.saturating_mul(1000), now_us);
         (until(at_ms + took_ms).saturating_sub(until(at_ms)) / 1000).min(took_ms)
     }
@@ -156,7 +245,7 @@ impl Progress {
     /// is: there it is patience to count too little, where in a wait it is to count too much.
     #[must_use]
     pub(crate) fn stopped_ms(&self, at_ms: u64, took_ms: u64) -> u64 {
-        let stopped_us = lock(&self.book).stopped_between(at_ms * 1000, (at_ms + took_ms) * 1000);
+        let stopped_us = self.book().stopped_between(at_ms * 1000, (at_ms + took_ms) * 1000);
         (stopped_us / 1000).min(took_ms)
     }
 
@@ -170,18 +259,18 @@ impl Progress {
     }
 
     fn now_us(&self) -> u64 {
-        let (book, now_us) = (lock(&self.book), now_us());
+        let (book, now_us) = (self.book(), now_us());
         now_us.saturating_sub(book.stalled_until(now_us, now_us))
     }
 }
 
 /// As long as it lives, stalls are noted.
 #[derive(Debug)]
-pub(crate) struct Watch(Arc<Mutex<Book>>);
+pub(crate) struct Watch(Progress);
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        lock(&self.0).watches -= 1;
+        lock(&self.0.book).end(self.0.slate);
     }
 }
 
@@ -208,15 +297,17 @@ impl Limit {
     }
 }
 
-fn tick_on(book: &Mutex<Book>) -> ! {
+/// The life of the ticker: it touches nothing but the slate and its pipe.
+fn tick_on(slate: Slate, asleep: &OwnedFd) -> ! {
     // Not allowed to an ordinary user: then a loaded machine makes a test wait longer, no more.
     let _ = sys::be_first();
     loop {
-        while lock(book).watches == 0 {
-            thread::park();
+        while slate.watched().load(Ordering::Acquire) == 0 {
+            let _ = sys::wait_for(asleep.as_fd());
+            let _ = read(asleep, &mut [0; 64]);
         }
         thread::sleep(Duration::from_micros(TICK_US));
-        lock(book).tick(now_us());
+        slate.tick(now_us());
     }
 }
 
@@ -229,12 +320,34 @@ fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
 mod tests {
     use super::*;
 
+    /// A book and what it is read from.
+    struct Read {
+        book: Book,
+        slate: Slate,
+    }
+
+    impl Read {
+        fn tick(&mut self, now_us: u64) {
+            self.slate.tick(now_us);
+            self.book.catch_up(self.slate);
+        }
+    }
+
+    impl std::ops::Deref for Read {
+        type Target = Book;
+
+        fn deref(&self) -> &Book {
+            &self.book
+        }
+    }
+
     /// A book that has been watched since 0 and seen these ticks.
-    fn book(ticks: &[u64]) -> Book {
-        let mut book = Book::default();
-        book.begin(0);
-        ticks.iter().for_each(|at| book.tick(*at));
-        book
+    fn book(ticks: &[u64]) -> Read {
+        let slate = Slate(sys::shared_words(Slate::WORDS).unwrap());
+        let mut read = Read { book: Book::default(), slate };
+        assert!(read.book.begin(slate, 0));
+        ticks.iter().for_each(|at| read.tick(*at));
+        read
     }
 
     #[test]
@@ -278,9 +391,11 @@ mod tests {
     #[test]
     fn what_nobody_watched_is_no_stall() {
         let mut book = book(&[2_000]);
-        book.watches = 0;
+        book.book.end(book.slate);
+        book.tick(8_000_000);
         assert_eq!(book.stalled_until(9_000_000, 9_000_000), 0);
-        book.begin(9_000_000);
+        book.book.begin(book.slate, 9_000_000);
+        book.book.catch_up(book.slate);
         assert_eq!(book.stalled_until(9_001_000, 9_001_000), 0);
         book.tick(9_002_000);
         assert_eq!(book.stalls, []);

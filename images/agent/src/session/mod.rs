@@ -67,7 +67,7 @@ pub(crate) struct Session {
     eyes: Result<Eyes, String>,
     /// The kernel's random number generator, to be seeded.
     random: Option<File>,
-    /// A thread for each file system that is mounted.
+    /// A process for each file system that is mounted.
     umounters: BTreeMap<Place, Umounter>,
     cast: Cast,
     /// It was told what makes it different from other copies of the same machine.

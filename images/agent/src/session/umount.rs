@@ -1,49 +1,59 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! umount(2), which may hang, in a thread that is made ahead and left behind if it does.
+//! umount(2), which may hang, in a process that is made ahead and left behind if it does.
 
-use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::{read, write};
 
+use super::cast::wait_readable;
 use crate::progress::Limit;
+use crate::sys;
 
-/// A thread that unmounts one file system whenever it is asked to.
+/// A process that unmounts one file system whenever it is asked to.
 pub(super) struct Umounter {
-    ask: Sender<()>,
-    told: Receiver<i32>,
+    stream: OwnedFd,
 }
 
 impl Umounter {
-    /// Starts the thread; `call` returns 0 or an errno.
+    /// Starts the process; `call` returns 0 or an errno.
     ///
     /// # Errors
-    /// When no thread can be made.
-    pub(super) fn start(call: impl Fn() -> i32 + Send + 'static) -> io::Result<Self> {
-        let ((ask, asked), (tell, told)) = (channel::<()>(), channel());
-        thread::Builder::new()
-            .name("umount".to_owned())
-            .spawn(move || while asked.recv().is_ok() && tell.send(call()).is_ok() {})?;
-        Ok(Self { ask, told })
+    /// When no process can be made.
+    pub(super) fn start(call: impl Fn() -> i32) -> Result<Self, Errno> {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+        sys::fork_off(c"umount", || serve(&theirs, &ours, &call))?;
+        Ok(Self { stream: ours })
     }
 
     /// 0, or the errno: ETIMEDOUT when the call has not returned within the time, after which nothing may be
     /// asked of this one any more.
     pub(super) fn umount(&self, limit: &Limit) -> i32 {
-        if self.ask.send(()).is_err() {
+        if write(&self.stream, &[0]).is_err() {
             return Errno::EAGAIN as i32;
         }
-        loop {
-            let left = limit.left();
-            match self.told.recv_timeout(left) {
-                Ok(errno) => return errno,
-                Err(RecvTimeoutError::Timeout) if left.is_zero() => return Errno::ETIMEDOUT as i32,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Errno::EINTR as i32,
-            }
+        if !wait_readable(self.stream.as_fd(), limit) {
+            return Errno::ETIMEDOUT as i32;
+        }
+        let mut errno = [0; 4];
+        match read(&self.stream, &mut errno) {
+            Ok(4) => i32::from_ne_bytes(errno),
+            _ => Errno::EINTR as i32,
         }
     }
+}
+
+/// The life of the process; it ends with the session's end of the stream.
+fn serve(asked: &OwnedFd, other: &OwnedFd, call: &impl Fn() -> i32) -> ! {
+    // The copy of the session's end would keep the stream open.
+    sys::shut(other);
+    while let Ok(1) = read(asked, &mut [0; 1]) {
+        if write(asked, &call().to_ne_bytes()).is_err() {
+            break;
+        }
+    }
+    sys::exit_now(0)
 }
 
 #[cfg(test)]
@@ -63,10 +73,10 @@ mod tests {
         assert_eq!(umount(|| Errno::EBUSY as i32, 10_000), Errno::EBUSY as i32);
         let hang = || {
             loop {
-                thread::park();
+                std::thread::sleep(Duration::from_secs(1));
             }
         };
         assert_eq!(umount(hang, 50), Errno::ETIMEDOUT as i32);
-        assert_eq!(umount(|| panic!("this one dies"), 10_000), Errno::EINTR as i32);
+        assert_eq!(umount(|| sys::exit_now(1), 10_000), Errno::EINTR as i32);
     }
 }

@@ -5,6 +5,7 @@
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
 
@@ -50,6 +51,24 @@ pub(crate) struct Request {
     pub(crate) offset: u64,
     /// MAP_FIXED over a mapping, from this byte of it on.
     pub(crate) over: Option<(Mapping, usize)>,
+}
+
+/// Numbers, all 0, that this process shares with those it forks. Never let go.
+///
+/// # Errors
+/// The errno of mmap(2).
+pub(crate) fn shared_words(count: usize) -> Result<&'static [AtomicU64], Errno> {
+    let len = count * size_of::<AtomicU64>();
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    // SAFETY: new memory, zeroed by the kernel and aligned to a page, that nobody unmaps; an AtomicU64 may be
+    // zero, and is made to be changed by others.
+    unsafe {
+        let start = libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        if start == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        Ok(std::slice::from_raw_parts(start.cast::<AtomicU64>(), count))
+    }
 }
 
 /// A mapping of this process. Dropping it does nothing: munmap(2) is a step of its own, and what

@@ -15,8 +15,8 @@ mod raw;
 mod signals;
 
 pub(crate) use fcntl::{F_GETSIG, F_SETSIG, dup_onto, fcntl, is_open, memfd, owner, set_owner_ex};
-pub(crate) use memory::{Broken, Mapping, Request, guard};
-pub(crate) use process::{Forked, fork_for_parent, receive_fd, send_fd};
+pub(crate) use memory::{Broken, Mapping, Request, guard, shared_words};
+pub(crate) use process::{Forked, fork_for_parent, fork_off, receive_fd, send_fd};
 pub(crate) use raw::{
     URING_PARAMS_BYTES, address, drop_capabilities, ioctl_bytes, ioctl_number, statx, syscall, uring_register,
     with_open_signals,
@@ -154,6 +154,21 @@ pub(crate) fn be_first() -> Result<(), Errno> {
     let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
     // SAFETY: the structure outlives the call; 0 is the calling thread.
     Errno::result(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) }).map(drop)
+}
+
+/// Waits until there is something to read, a signal comes, or the other end is closed.
+///
+/// # Errors
+/// The errno of poll(2).
+pub(crate) fn wait_for(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut fds = [nix::poll::PollFd::new(fd, nix::poll::PollFlags::POLLIN)];
+    nix::poll::poll(&mut fds, nix::poll::PollTimeout::NONE).map(drop)
+}
+
+/// close(2) of a copy that a fork has left, which its owner closes in the process that was forked.
+pub(crate) fn shut(fd: &OwnedFd) {
+    // SAFETY: this process is the copy, runs nothing that uses it, and never drops it.
+    unsafe { libc::close(fd.as_raw_fd()) };
 }
 
 /// How much the generator is told that the seed is worth, in bits: all it needs to be ready.

@@ -2,6 +2,8 @@
 //! New processes, and descriptors on their way between processes.
 #![expect(unsafe_code, reason = "clone(2), and descriptors that came out of a message")]
 
+use std::convert::Infallible;
+use std::ffi::CStr;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -36,6 +38,23 @@ pub(crate) fn fork_for_parent() -> Result<Forked, Errno> {
         0 => Ok(Forked::Child),
         pid => Ok(Forked::Parent(i32::try_from(pid).map_err(|_| Errno::EOVERFLOW)?)),
     }
+}
+
+/// A process beside this one, for as long as this one lives: a copy of it, which runs `life` and nothing else.
+/// Its number.
+///
+/// # Errors
+/// The errno of clone(2).
+pub(crate) fn fork_off(name: &CStr, life: impl FnOnce() -> Infallible) -> Result<i32, Errno> {
+    // SAFETY: without CLONE_VM and without a stack it is fork(2). The caller has one thread, but for tests,
+    // and what the child runs takes no lock.
+    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, i64::from(libc::SIGCHLD), 0, 0, 0, 0) })?;
+    if pid == 0 {
+        let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+        let _ = nix::sys::prctl::set_name(name);
+        life();
+    }
+    i32::try_from(pid).map_err(|_| Errno::EOVERFLOW)
 }
 
 /// Sends one descriptor with one byte.

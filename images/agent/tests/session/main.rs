@@ -28,6 +28,18 @@ fn a_pattern_stored_by_one_actor_is_read_by_another() {
 }
 
 #[test]
+fn the_session_has_one_thread_and_every_actor_too() {
+    let mut guest = Guest::ready();
+    assert_eq!(guest.issue("look", "owner", size(), WATCH_MS), Outcome::Returned(65_536));
+    let threads = |pid: &str| fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
+    assert_eq!(threads(&guest.session.id().to_string()), 1);
+    let folder = guest.folder();
+    let actors = actors_in(&folder);
+    assert!(actors.len() >= 3, "{actors:?}");
+    assert!(actors.iter().all(|pid| threads(pid) == 1));
+}
+
+#[test]
 fn the_size_of_a_file_is_what_the_calls_made_it() {
     let mut guest = Guest::ready();
     let cut = |how, at_kib| op::Cut { file: "data".to_owned(), how, at_kib, len_kib: 4 };
