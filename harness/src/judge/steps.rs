@@ -146,7 +146,7 @@ fn compare(step: &PlannedStep, fact: &Fact, record: &Record) -> (StepStatus, Str
             (StepStatus::BrokenAsExpected, got)
         }
         _ => match foreign(step, fact, record) {
-            Some(count) => (StepStatus::NotAsExpected, at_draw(count, &got, record)),
+            Some(count) => (StepStatus::NotAsExpected, at_draw(&count, &got)),
             None => (StepStatus::NotAsExpected, format!("{got} after {} ms", fact.took_ms)),
         },
     }
@@ -170,11 +170,11 @@ fn foreign<'f>(step: &PlannedStep, fact: &'f Fact, record: &Record) -> Option<Co
     }
 }
 
-fn at_draw(count: Cow<'_, Count>, got: &str, record: &Record) -> String {
+fn at_draw(count: &Count, got: &str) -> String {
     let what = describe(&count.outcome);
     match count.first_draw {
-        0 => format!("{what} when the stress was over (seed {})", record.seed),
-        draw => format!("{what} at draw {draw} (seed {}); in all {got}", record.seed),
+        0 => format!("{what} when the stress was over"),
+        draw => format!("{what} at draw {draw} of its actor; in all {got}"),
     }
 }
 

@@ -197,8 +197,13 @@ fn summary(results: &Results, folder: &Path) -> String {
     };
     let pace =
         if pace > 1.05 { format!(", slowest guest {pace:.1} times the reference") } else { String::new() };
+    // What is drawn at random, in a stress and by the kernels, is drawn again.
+    let again = match results.exit {
+        0 => String::new(),
+        _ => format!("\n{DIM}seed{DIM:#}     {}; --seed gives every case the one it had", results.seed),
+    };
     format!(
-        "{style}{green} of {} as expected{style:#} in {:.0} s ({}, {} at a time{booted}{pace})\n{DIM}results{DIM:#}  {}",
+        "{style}{green} of {} as expected{style:#} in {:.0} s ({}, {} at a time{booted}{pace})\n{DIM}results{DIM:#}  {}{again}",
         applicable.len(),
         results.took_s,
         results.host.accelerator.kind.name(),
