@@ -100,9 +100,9 @@ fn a_feature_is_declared_before_a_kernel_or_a_scenario_speaks_of_it() {
     };
     let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/../kernel-configs/mainline-6.12/kernel.yaml");
     let kernel = fs::read_to_string(ours).unwrap();
-    write("k/mine-6.12/kernel.yaml", &format!("{kernel}features: [odp]\n"));
-    write("s/contracts.yaml", "features: {odp: on-demand paging}\n");
-    let case = "about: a\nbecause: b\ncontracts: [mainline]\nneeds_features: [odp]\nactors: {a: {}}\nsteps: [{by: a, do: {pipe: {}}, expect: ok}]\n";
+    write("k/mine-6.12/kernel.yaml", &format!("{kernel}features: [lazy]\n"));
+    write("s/contracts.yaml", "features: {lazy: on-demand paging}\n");
+    let case = "about: a\nbecause: b\ncontracts: [mainline]\nneeds_features: [lazy]\nactors: {a: {}}\nsteps: [{by: a, do: {pipe: {}}, expect: ok}]\n";
     write("s/fast.yaml", case);
     let (kernels, own) = (folder.path().join("k"), folder.path().join("s"));
     let with = [
