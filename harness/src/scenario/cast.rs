@@ -107,7 +107,7 @@ impl<'a> Checker<'a> {
                 for (handle, wanted) in uses(&op).handles {
                     let made = self.done.get(handle.id());
                     let made = made.filter(|made| made.unknown || wanted.is_met_by(made.result));
-                    if !made.is_some_and(|made| self.inherits(actor, made.by, 0)) {
+                    if !made.is_some_and(|made| made.unknown || self.inherits(actor, made.by, 0)) {
                         let message = format!(
                             "no step of `{actor}` makes `${}`, {} for its handler",
                             handle.id(),

@@ -117,11 +117,13 @@ impl<'a> Checker<'a> {
                 Made { nr: 0, by, result: None, open: true, does, of_stress: None, unknown: false },
             );
         }
+        let mut astray = false;
         for (nr, entry) in self.entries.iter().enumerate() {
             let checked = match entry.readable {
                 true => self.step(nr, &entry.form),
                 false => Ok(()),
             };
+            astray |= entry.form.collect.is_some() && (checked.is_err() || !entry.readable);
             faults.keep(checked);
             // Whatever it is, later steps may name it.
             let by = entry.form.by.as_deref().unwrap_or_default();
@@ -132,7 +134,8 @@ impl<'a> Checker<'a> {
         for (nr, entry) in self.entries.iter().enumerate().filter(|(_, entry)| entry.readable) {
             faults.keep(self.twin(nr, &entry.form));
             let made = &self.done[&id_of(nr, &entry.form)];
-            if entry.form.start.is_some() && made.open && !made.unknown {
+            // A wait that is wrong itself may have been meant for it.
+            if entry.form.start.is_some() && made.open && !made.unknown && !astray {
                 let message = "it is started and never awaited: add an `await` step";
                 faults.push(self.fault(nr, &[], message));
             }
@@ -253,7 +256,7 @@ impl<'a> Checker<'a> {
         }
         for id in with.values().filter_map(Value::as_str).filter_map(|text| text.strip_prefix('$')) {
             if !self.done.contains_key(id) {
-                let message = unknown_word("handle", id, self.earlier(nr));
+                let message = self.no_handle(nr, id);
                 return Err(self.word_fault(nr, &path!["with"], Some(&format!("${id}")), &message));
             }
         }
@@ -369,8 +372,7 @@ impl<'a> Checker<'a> {
     fn handle(&self, nr: usize, below: &[Key], by: &str, id: &str, wanted: Thing, foreign: bool) -> Result<()> {
         let word = format!("${id}");
         let Some(made) = self.done.get(id) else {
-            let message = unknown_word("handle", id, self.earlier(nr));
-            return Err(self.word_fault(nr, below, Some(&word), &message));
+            return Err(self.word_fault(nr, below, Some(&word), &self.no_handle(nr, id)));
         };
         if made.unknown {
             return Ok(());
@@ -390,6 +392,16 @@ impl<'a> Checker<'a> {
             return Err(self.word_fault(nr, below, Some(&word), &message));
         }
         Ok(())
+    }
+
+    /// What is said of a handle that no earlier step makes.
+    fn no_handle(&self, nr: usize, id: &str) -> String {
+        let later = self.entries.iter().skip(nr).any(|entry| entry.form.id.as_deref() == Some(id));
+        if later {
+            return format!("`${id}` is what a later step results in");
+        }
+        let results = |id: &&str| self.done.get(*id).is_none_or(|made| made.result.is_some() || made.unknown);
+        unknown_word("handle", id, self.earlier(nr).filter(results))
     }
 
     /// Ids that a step may name, as it would write them: within a round those of the round.

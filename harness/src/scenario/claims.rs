@@ -70,7 +70,7 @@ impl Checker<'_> {
         }
         let own: Vec<&str> = match self.entries[nr].place.shared {
             true => self.contracts.names().collect(),
-            false => self.form.contracts.iter().map(|key| split(key).0).collect(),
+            false => self.own_contracts(),
         };
         let contracts = own.iter().filter_map(|name| self.contracts.get(name));
         let valid: Vec<&str> =
@@ -124,6 +124,9 @@ impl Checker<'_> {
             let message = unknown_word("step", twin, self.earlier(nr));
             return Err(self.fault(nr, &path!["twin"], &message));
         };
+        if made.unknown {
+            return Ok(());
+        }
         if *twin == id_of(nr, step) || made.does != step.does() || step.by.as_deref() != self.by_of(twin) {
             let message = "a twin is another step of the same actor with the same operation";
             return Err(self.fault(nr, &path!["twin"], message));

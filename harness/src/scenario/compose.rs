@@ -241,7 +241,7 @@ fn expand(place: &Place, step: &Value, last: &Renamed, entries: &mut Vec<Entry>,
         if let Err(fault) = repeat(place, step, last, entries, faults) {
             faults.push(fault);
             let ids = ids_of(step).into_iter().map(|id| last.get(id).cloned().unwrap_or_else(|| id.to_owned()));
-            entries.extend(ids.map(|id| unreadable(place, Some(id))));
+            entries.extend(ids.map(|id| unreadable(place, Some(id), None)));
         }
         return;
     }
@@ -251,7 +251,7 @@ fn expand(place: &Place, step: &Value, last: &Renamed, entries: &mut Vec<Entry>,
         let ids: Vec<String> = ids_of(&step).into_iter().map(str::to_owned).collect();
         if let Err(fault) = together(place, step, entries) {
             faults.push(fault);
-            entries.extend(ids.into_iter().map(|id| unreadable(place, Some(id))));
+            entries.extend(ids.into_iter().map(|id| unreadable(place, Some(id), None)));
         }
         return;
     }
@@ -259,16 +259,18 @@ fn expand(place: &Place, step: &Value, last: &Renamed, entries: &mut Vec<Entry>,
         faults.keep(stress(place, step, entries));
         return;
     }
-    let id = step.get("id").and_then(Value::as_str).map(str::to_owned);
+    let word = |key: &str| step.get(key).and_then(Value::as_str).map(str::to_owned);
+    let (id, collect) = (word("id"), word("await"));
     entries.push(match faults.keep(place.document.typed_at::<StepForm>(&place.path, step)) {
         Some(form) => Entry { place: place.clone(), form, readable: true, together: None },
-        None => unreadable(place, id),
+        None => unreadable(place, id, collect),
     });
 }
 
-/// A step of which nothing is known but its id: later steps may name it, and that is no fault of theirs.
-fn unreadable(place: &Place, id: Option<String>) -> Entry {
-    let form = StepForm { id, ..StepForm::default() };
+/// A step of which nothing is known but its id and what it waits for: later steps may name it, and that is
+/// no fault of theirs.
+fn unreadable(place: &Place, id: Option<String>, collect: Option<String>) -> Entry {
+    let form = StepForm { id, collect, ..StepForm::default() };
     Entry { place: place.clone(), form, readable: false, together: None }
 }
 

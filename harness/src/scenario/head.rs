@@ -123,8 +123,17 @@ impl Checker<'_> {
 
     /// The wrong word of a `CONTRACT+feature` that the scenario says nothing about, and what is wrong.
     pub(super) fn not_of_this<'k>(&self, key: &'k str) -> Option<(&'k str, String)> {
-        let own = self.form.contracts.iter().map(|one| split(one).0).chain([ELSE]);
-        unknown_in_key(key, own, self.contracts)
+        unknown_in_key(key, self.own_contracts().into_iter().chain([ELSE]), self.contracts)
+    }
+
+    /// The contracts it says something about; all there are where it names one that does not exist, since
+    /// nobody knows which of them was meant.
+    pub(super) fn own_contracts(&self) -> Vec<&str> {
+        let own: Vec<&str> = self.form.contracts.iter().map(|one| split(one).0).collect();
+        match own.iter().all(|name| self.contracts.get(name).is_some()) {
+            true => own,
+            false => self.contracts.names().collect(),
+        }
     }
 }
 

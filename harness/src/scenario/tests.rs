@@ -5,6 +5,7 @@ use std::path::Path;
 
 mod broken;
 mod groups;
+mod mistakes;
 mod page;
 mod phrases;
 mod pins;
