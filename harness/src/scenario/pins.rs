@@ -6,8 +6,8 @@
 //! by what they refer to, so that a new one needs no line here.
 
 use holdfast_protocol::Op;
-use serde_json::Value;
 
+use super::uses::uses;
 use super::{Action, handles_of, op_name};
 use crate::plan::PlannedStep;
 
@@ -112,7 +112,5 @@ fn file_of(id: &str, steps: &[PlannedStep]) -> Option<String> {
 }
 
 fn file_named(op: &Op) -> Option<String> {
-    let value = serde_json::to_value(op).ok()?;
-    let fields = value.as_object()?.values().next()?;
-    fields.get("file").and_then(Value::as_str).map(str::to_owned)
+    uses(op).files.first().map(|file| (*file).to_owned())
 }

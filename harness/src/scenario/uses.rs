@@ -273,11 +273,32 @@ fn of_pins(op: &Op) -> Uses<'_> {
     }
 }
 
-/// The operation's name as a scenario writes it.
+/// The operation's name as a scenario writes it: that of its arguments in small letters.
 #[must_use]
 pub fn name(op: &Op) -> String {
-    match serde_json::to_value(op) {
-        Ok(serde_json::Value::Object(map)) => map.keys().next().cloned().unwrap_or_default(),
-        _ => String::new(),
+    let mut name = String::new();
+    for letter in op.arguments().chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_is_called_as_it_is_written() {
+        for text in [
+            r#"{"open":{"file":"f","flags":[]}}"#,
+            r#"{"dup2":{"fd":"$a","onto":"$b"}}"#,
+            r#"{"rdma_close":{}}"#,
+        ] {
+            let op: Op = serde_json::from_str(text).unwrap();
+            assert!(text.starts_with(&format!("{{\"{}\":", name(&op))), "{} is {text}", name(&op));
+        }
     }
 }

@@ -68,6 +68,16 @@ macro_rules! operations {
             $($(#[doc = concat!("See [`", stringify!($name), "`].")] $name($name),)+)*
         }
 
+        impl Op {
+            /// The name of its argument structure.
+            #[must_use]
+            pub const fn arguments(&self) -> &'static str {
+                match self {
+                    $($(Self::$name(_) => stringify!($name),)+)*
+                }
+            }
+        }
+
         #[cfg(feature = "schema")]
         impl Op {
             /// Names of the argument structures, grouped by what the operations are about, as people read them.
