@@ -258,20 +258,22 @@ fn started(step: &PlannedStep, at_ms: u64) -> Fact {
     Fact { step, actor, outcome, at_ms, took_ms: 0, stalled_ms: 0 }
 }
 
+/// What a step issues, where it begins together with others.
+fn issue(step: &PlannedStep) -> Option<Issue> {
+    let (by, op, never_within) = match &step.action {
+        Action::Start { by, op } => (by, op, None),
+        Action::Draw { by, op, never_within, .. } => (by, op, never_within.clone()),
+        _ => return None,
+    };
+    Some(Issue { step: step.id.clone(), actor: by.clone(), op: op.clone(), never_within })
+}
+
 /// The order of a step, or of a group of steps that begin at the same moment, and how long the guest will
 /// wait for it.
 fn order(group: &[&PlannedStep], seed: u64, pace: f64) -> (Order, u64) {
     let step = group[0];
     let wait_ms = scaled(step.wait_ms, pace);
-    let issues = || {
-        let issue = |step: &&PlannedStep| match &step.action {
-            Action::Start { by, op } | Action::Draw { by, op, .. } => {
-                Some(Issue { step: step.id.clone(), actor: by.clone(), op: op.clone() })
-            }
-            _ => None,
-        };
-        group.iter().filter_map(issue).collect::<Vec<_>>()
-    };
+    let issues = || group.iter().filter_map(|step| issue(step)).collect::<Vec<_>>();
     match &step.action {
         Action::Start { .. } if step.together.is_some() => (Order::Together(issues()), 0),
         Action::Draw { of, for_ms, .. } => {

@@ -178,7 +178,15 @@ fn of_step(step: &PlannedStep, record: &Record) -> Vec<Altered> {
 fn of_tally(step: &PlannedStep, counts: &[Count]) -> Vec<(&'static str, Vec<Count>)> {
     let mut all = vec![("is never drawn", Vec::new())];
     let strange = Count { outcome: Outcome::Errno(ESTALE), times: 1, first_draw: 1, longest_ms: 0 };
-    all.push(("comes to ESTALE once", [counts, &[strange]].concat()));
+    all.push(("comes to ESTALE once", [counts, std::slice::from_ref(&strange)].concat()));
+    if let Action::Draw { never_within: Some(other), .. } = &step.action {
+        let within = Count { outcome: Outcome::Within(other.clone()), ..strange.clone() };
+        all.push(("succeeds once within what it must not", [counts, &[within]].concat()));
+    }
+    if step.expect.names_a_value() {
+        let other = Count { outcome: Outcome::Returned(i64::MIN), ..strange.clone() };
+        all.push(("comes to another value once", [counts, &[other]].concat()));
+    }
     if let Some(reaches) = &step.reaches {
         let other = |count: &&Count| !reaches.admits(&count.outcome, &|_| None);
         all.push(("never comes to what it must reach", counts.iter().filter(other).cloned().collect()));

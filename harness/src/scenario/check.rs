@@ -453,7 +453,8 @@ fn step_meaning(nr: usize, entry: &Entry) -> Step {
     let by = step.by.clone().unwrap_or_default();
     let action = match (&step.issue, &step.start, &step.phrase, &step.collect, &step.still) {
         (Some(op), ..) if let Some(drawn) = &step.drawn => {
-            Action::Draw { by, op: op.clone(), of: drawn.of.clone(), for_ms: drawn.for_ms }
+            let never_within = drawn.never_within.clone();
+            Action::Draw { by, op: op.clone(), of: drawn.of.clone(), for_ms: drawn.for_ms, never_within }
         }
         (Some(op), ..) => Action::Do { by, op: op.clone() },
         (_, Some(op), ..) => Action::Start { by, op: op.clone() },

@@ -8,6 +8,7 @@ use super::expect::Expect;
 use super::form::StepForm;
 use super::head::unknown_in_key;
 use super::under::{Under, split};
+use super::uses::uses;
 use super::{ELSE, SHORTEST_PROOF_MS};
 use crate::path;
 use crate::yaml::unknown_word;
@@ -59,6 +60,9 @@ impl Checker<'_> {
     }
 
     pub(super) fn claims(&self, nr: usize, step: &StepForm) -> Result<()> {
+        if let Some(other) = step.drawn.as_ref().and_then(|drawn| drawn.never_within.as_ref()) {
+            self.names_a_choice(nr, step, other)?;
+        }
         if let Some(reaches) = step.drawn.as_ref().and_then(|drawn| drawn.reaches.as_ref()) {
             let plain = Expect::ok();
             let said = step.all_expectations().count() == 0;
@@ -105,6 +109,24 @@ impl Checker<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What must not be there meanwhile is the result of another actor's choice of the same stress.
+    fn names_a_choice(&self, nr: usize, step: &StepForm, other: &str) -> Result<()> {
+        let of = |step: &StepForm| step.drawn.as_ref().map(|drawn| drawn.of.clone());
+        let others =
+            self.entries.iter().filter(|entry| of(&entry.form) == of(step) && entry.form.by != step.by);
+        let results =
+            others.filter(|entry| entry.form.issue.as_ref().is_some_and(|op| uses(op).result.is_some()));
+        let mut valid = results.filter_map(|entry| entry.form.id.as_deref());
+        if valid.any(|id| id == other) {
+            return Ok(());
+        }
+        let others =
+            self.entries.iter().filter(|entry| of(&entry.form) == of(step) && entry.form.by != step.by);
+        let message =
+            unknown_word("choice of another actor", other, others.filter_map(|entry| entry.form.id.as_deref()));
+        Err(self.word_fault(nr, &path!["never_within"], Some(other), &message))
     }
 
     /// A refusal is proved only next to the same call that succeeds.

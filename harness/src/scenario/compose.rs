@@ -345,7 +345,12 @@ fn stress(place: &Place, step: Value, entries: &mut Vec<Entry>) -> Result<()> {
             return Err(at.fault(&[], None, &message));
         }
         for (nr, one) in choices.into_iter().enumerate() {
-            let drawn = Drawn { of: group.stress.clone(), for_ms: group.for_ms, reaches: one.reaches };
+            let drawn = Drawn {
+                of: group.stress.clone(),
+                for_ms: group.for_ms,
+                reaches: one.reaches,
+                never_within: one.never_within,
+            };
             let form = StepForm {
                 id: Some(one.id),
                 by: Some(actor.clone()),

@@ -99,7 +99,7 @@ fn sentence(scenario: &Scenario, action: &Action) -> String {
     match action {
         Action::Do { by, op } => format!("`{by}` does {}", in_words(op)),
         Action::Start { by, op } => format!("`{by}` starts {} and does not wait", in_words(op)),
-        Action::Draw { by, op, of, for_ms } => {
+        Action::Draw { by, op, of, for_ms, .. } => {
             format!("in the stress `{of}` of {for_ms} ms `{by}` draws {}", in_words(op))
         }
         Action::Use { by, phrase, with } => {
@@ -163,8 +163,11 @@ fn came_to(step: &PlannedStep, under: &Under<'_>) -> String {
         if let Some(bound) = step.not_after_ms {
             let _ = write!(must, ", within {bound} ms");
         }
-        if let Action::Draw { .. } = step.action {
+        if let Action::Draw { never_within, .. } = &step.action {
             must.push_str(", every time");
+            if let Some(other) = never_within {
+                let _ = write!(must, ", and never while `{other}` is there from before until after");
+            }
         }
         if let Some(reaches) = &step.reaches {
             let _ = write!(must, ", and at least once: {reaches}");

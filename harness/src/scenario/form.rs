@@ -148,6 +148,9 @@ pub(super) struct ChoiceForm {
     /// What it must have come to at least once, where that is expected at all.
     #[serde(default)]
     pub(super) reaches: Option<Expect>,
+    /// The choice of another actor whose result must not be there all the time that this one takes to succeed.
+    #[serde(default)]
+    pub(super) never_within: Option<String>,
     /// Clauses that it proves.
     #[serde(default)]
     pub(super) proves: Vec<String>,
@@ -159,6 +162,7 @@ pub(super) struct Drawn {
     pub(super) of: String,
     pub(super) for_ms: u64,
     pub(super) reaches: Option<Expect>,
+    pub(super) never_within: Option<String>,
 }
 
 /// One step as it is written.

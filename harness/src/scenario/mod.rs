@@ -140,6 +140,9 @@ pub enum Action {
         of: String,
         /// How long it lasts, in unscaled milliseconds.
         for_ms: u64,
+        /// The choice whose result must not be there all the time that this one takes to succeed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        never_within: Option<String>,
     },
     /// Do what a phrase stands for. A plan has it written out; only where it stands for nothing it is
     /// left, and not applicable.

@@ -311,6 +311,7 @@ pub fn describe(outcome: &Outcome) -> String {
             format!("signal {signal} code {code}{fd}{pid}")
         }
         Outcome::NoSignal => "no signal".to_owned(),
+        Outcome::Within(step) => format!("success with `{step}` there all the time"),
         Outcome::Tally(counts) if counts.is_empty() => "never drawn".to_owned(),
         Outcome::Tally(counts) => {
             let counts = counts.iter().map(|one| format!("{} times {}", one.times, describe(&one.outcome)));

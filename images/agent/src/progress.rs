@@ -141,10 +141,13 @@ impl Book {
             self.last_us = slate.last_us().load(Ordering::Acquire);
             while self.seen < slate.count().load(Ordering::Acquire) {
                 let (from, to) = slate.stall(self.seen);
-                self.note(from.load(Ordering::Acquire), to.load(Ordering::Acquire));
+                let (from_us, to_us) = (from.load(Ordering::Acquire), to.load(Ordering::Acquire));
+                self.note(from_us, to_us);
+                // The time of that tick may not be written yet, and would be missed a second time.
+                self.last_us = self.last_us.max(to_us);
                 self.seen += 1;
             }
-            if slate.last_us().load(Ordering::Acquire) == self.last_us {
+            if slate.last_us().load(Ordering::Acquire) <= self.last_us {
                 return;
             }
         }

@@ -11,8 +11,8 @@ use holdfast_protocol::op::{Close, DeregMr, Munmap};
 use holdfast_protocol::{Count, Handle, Op, Outcome};
 
 use crate::actor::{Actor, Thing};
-use crate::clock::now_ms;
-use crate::wire::{Aid, Answer, Call, Choice};
+use crate::clock::{now_ms, now_us};
+use crate::wire::{Aid, Answer, Call, Choice, Span, Tally};
 
 /// More kinds of outcome than this of one choice are not told apart: there are 133 errnos, and no operation
 /// has more than a few.
@@ -32,8 +32,9 @@ impl Draws {
 }
 
 /// Draws and does until the time is over.
-pub(crate) fn run(actor: &Actor, choices: &[Choice], seed: u64, for_ms: u64) -> BTreeMap<String, Vec<Count>> {
-    let mut tallies: BTreeMap<String, Vec<Count>> = BTreeMap::new();
+pub(crate) fn run(actor: &Actor, choices: &[Choice], seed: u64, for_ms: u64) -> BTreeMap<String, Tally> {
+    let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+    let mut lives = Lives::default();
     let mut draws = Draws(seed);
     let until_ms = now_ms().saturating_add(for_ms);
     let mut draw = 0;
@@ -44,17 +45,56 @@ pub(crate) fn run(actor: &Actor, choices: &[Choice], seed: u64, for_ms: u64) -> 
         if !fits(actor, choice) {
             continue;
         }
-        if let Some(answer) = issue(actor, &choice.step, choice.op.clone(), choice.aid.clone()) {
-            count(tallies.entry(choice.step.clone()).or_default(), answer, draw);
+        let from_us = now_us();
+        let Some(answer) = issue(actor, &choice.step, choice.op.clone(), choice.aid.clone()) else { continue };
+        let to_us = now_us();
+        lives.end(actor, from_us, &mut tallies);
+        let succeeded = matches!(answer.outcome, Outcome::Returned(_));
+        let tally = tallies.entry(choice.step.clone()).or_default();
+        count(&mut tally.counts, answer, draw);
+        if choice.spans && succeeded {
+            match actor.things.borrow().contains_key(&choice.step) {
+                true => lives.0.push((choice.step.clone(), Span { from_us: to_us, to_us, draw })),
+                false => note(tally, Span { from_us, to_us, draw }),
+            }
         }
     }
+    let from_us = now_us();
     for choice in choices.iter().rev() {
         let thing = actor.things.borrow().get(&choice.step).cloned();
         if let Some(op) = Handle::try_from(format!("${}", choice.step)).ok().zip(thing).and_then(let_go) {
             issue(actor, "the end of the stress", op, Aid::default());
         }
     }
+    lives.end(actor, from_us, &mut tallies);
     tallies
+}
+
+/// Results that are there, and since when.
+#[derive(Default)]
+struct Lives(Vec<(String, Span)>);
+
+impl Lives {
+    /// Notes the spans of those that an operation issued at `at_us` has ended.
+    fn end(&mut self, actor: &Actor, at_us: u64, tallies: &mut BTreeMap<String, Tally>) {
+        let things = actor.things.borrow();
+        self.0.retain(|(step, span)| {
+            let lives = things.contains_key(step);
+            if !lives && let Some(tally) = tallies.get_mut(step) {
+                note(tally, Span { to_us: at_us, ..*span });
+            }
+            lives
+        });
+    }
+}
+
+/// More spans than this of one choice are not kept: some seconds' worth.
+const MOST_SPANS: usize = 20_000;
+
+fn note(tally: &mut Tally, span: Span) {
+    if tally.spans.len() < MOST_SPANS {
+        tally.spans.push(span);
+    }
 }
 
 /// All that it uses is there, and its own result is not.
@@ -77,24 +117,34 @@ fn let_go((handle, thing): (Handle, Thing)) -> Option<Op> {
     }
 }
 
-fn count(tally: &mut Vec<Count>, answer: Answer, draw: u64) {
+fn count(counts: &mut Vec<Count>, answer: Answer, draw: u64) {
     let Answer { outcome, took_ms, .. } = answer;
-    if let Some(count) = tally.iter_mut().find(|count| same_kind(&count.outcome, &outcome)) {
-        count.times += 1;
-        count.longest_ms = count.longest_ms.max(took_ms);
-    } else if tally.len() < MOST_KINDS {
-        tally.push(Count { outcome, times: 1, first_draw: draw, longest_ms: took_ms });
+    let full = counts.len() >= MOST_KINDS;
+    // Where there are too many kinds, what differs in a value only counts as the first of its sort.
+    let same =
+        |one: &Outcome| same_kind(one, &outcome) || (full && discriminant(one) == discriminant(&outcome));
+    match counts.iter_mut().find(|count| same(&count.outcome)) {
+        Some(count) => {
+            count.times += 1;
+            count.longest_ms = count.longest_ms.max(took_ms);
+        }
+        None => counts.push(Count { outcome, times: 1, first_draw: draw, longest_ms: took_ms }),
     }
 }
 
-/// Values, offsets and texts make no kind of their own; errnos, statuses and signals do.
+/// Where bytes differ, and where a call waits, makes no kind of its own.
 fn same_kind(one: &Outcome, other: &Outcome) -> bool {
     match (one, other) {
-        (Outcome::Errno(one), Outcome::Errno(other)) => one == other,
-        (Outcome::Completion(one), Outcome::Completion(other)) => one == other,
+        (Outcome::Differs { .. }, Outcome::Differs { .. }) => true,
         (Outcome::Faulted { signal: one, .. }, Outcome::Faulted { signal: other, .. }) => one == other,
-        (one, other) => discriminant(one) == discriminant(other),
+        (one, other) => one == other,
     }
+}
+
+/// The draws of an operation that succeeded while the result of another one was there all the time.
+pub(crate) fn within(done: &[Span], there: &[Span]) -> Vec<u64> {
+    let inside = |span: &&Span| there.iter().any(|life| life.from_us < span.from_us && span.to_us < life.to_us);
+    done.iter().filter(inside).map(|span| span.draw).collect()
 }
 
 #[cfg(test)]
@@ -113,13 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_counted_and_values_are_not_kinds() {
+    fn kinds_are_counted_and_places_are_not_kinds() {
         let mut tally = Vec::new();
         let answer = |outcome, took_ms| Answer { took_ms, ..Answer::about("", outcome) };
         for (draw, (outcome, took_ms)) in [
             (Outcome::Returned(1), 5),
             (Outcome::Errno(4), 1),
             (Outcome::Returned(2), 9),
+            (Outcome::Returned(1), 9),
             (Outcome::Errno(5), 1),
             (Outcome::Differs { at: 1, want: 1, got: 2 }, 1),
             (Outcome::Differs { at: 2, want: 1, got: 2 }, 1),
@@ -131,7 +182,29 @@ mod tests {
         }
         let counts: Vec<(u64, u64, u64)> =
             tally.iter().map(|count| (count.times, count.first_draw, count.longest_ms)).collect();
-        assert_eq!(counts, [(2, 1, 9), (1, 2, 1), (1, 4, 1), (2, 5, 1)]);
-        assert_eq!(tally[0].outcome, Outcome::Returned(1));
+        assert_eq!(counts, [(2, 1, 9), (1, 2, 1), (1, 3, 9), (1, 5, 1), (2, 6, 1)]);
+        // A flood of values is still counted, and what is another sort of outcome stands out.
+        (0..100).for_each(|value| count(&mut tally, answer(Outcome::Returned(value), 1), 9));
+        count(&mut tally, answer(Outcome::Completion("X".into()), 1), 9);
+        assert_eq!(tally.iter().map(|count| count.times).sum::<u64>(), 108);
+        assert!(
+            tally.len() <= MOST_KINDS + 1
+                && tally.iter().any(|count| count.outcome == Outcome::Completion("X".into()))
+        );
+    }
+
+    #[test]
+    fn only_what_lies_wholly_in_a_life_is_within() {
+        let span = |from_us, to_us, draw| Span { from_us, to_us, draw };
+        let there = [span(10, 20, 1), span(30, 40, 2)];
+        let done = [
+            span(11, 19, 1),
+            span(9, 15, 2),
+            span(15, 21, 3),
+            span(21, 29, 4),
+            span(31, 32, 5),
+            span(30, 35, 6),
+        ];
+        assert_eq!(within(&done, &there), [1, 5]);
     }
 }

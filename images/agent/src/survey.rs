@@ -32,7 +32,8 @@ pub(crate) struct Extent {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Survey {
     /// Which parts of which files a range of a process's memory maps, and where their blocks are.
-    Mapped { pid: i32, address: u64, len: u64 },
+    /// A file in use, in a call that may hold its locks, is passed over.
+    Mapped { pid: i32, address: u64, len: u64, in_use: Vec<Inode> },
     /// The extents of a file, by whichever of these paths it has; nothing when it has none of them.
     Extents { of: Inode, paths: Vec<PathBuf> },
     /// The parts of other files that lie where `wanted` says.
@@ -104,7 +105,7 @@ const SMALLEST: u64 = 4096;
 /// Does what is asked.
 pub(crate) fn survey(what: Survey) -> (Outcome, Found) {
     let result = match what {
-        Survey::Mapped { pid, address, len } => mapped(pid, address, len),
+        Survey::Mapped { pid, address, len, in_use } => mapped(pid, address, len, &in_use),
         Survey::Extents { of, paths } => extents_of(of, &paths),
         Survey::Owners { of, paths, wanted } => owners(of, &paths, &wanted),
         Survey::Take { folder, wanted } => take(&folder, &wanted),
@@ -154,12 +155,12 @@ fn owners(of: Inode, paths: &[PathBuf], wanted: &[Extent]) -> std::io::Result<Fo
 }
 
 /// A file that has no blocks of its own (tmpfs, device DAX) is no piece.
-fn mapped(pid: i32, address: u64, len: u64) -> std::io::Result<Found> {
+fn mapped(pid: i32, address: u64, len: u64, in_use: &[Inode]) -> std::io::Result<Found> {
     let mut found = Found::default();
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     for area in maps.lines().filter_map(Area::parse) {
         let (begin, end) = (area.begin.max(address), area.end.min(address + len));
-        if begin >= end || area.of.ino == 0 {
+        if begin >= end || area.of.ino == 0 || in_use.contains(&area.of) {
             continue;
         }
         // By the mapping itself: the file may have no name any more.

@@ -162,6 +162,25 @@ pub(crate) struct Choice {
     pub(crate) op: Op,
     /// What the session adds.
     pub(crate) aid: Aid,
+    /// Its spans are wanted.
+    pub(crate) spans: bool,
+}
+
+/// What a choice of a stress came to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Tally {
+    /// How often what came back.
+    pub(crate) counts: Vec<Count>,
+    /// How long its result was there, each time, or, of an operation without one, when it succeeded.
+    pub(crate) spans: Vec<Span>,
+}
+
+/// A stretch of uptime in microseconds, and the draw it is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Span {
+    pub(crate) from_us: u64,
+    pub(crate) to_us: u64,
+    pub(crate) draw: u64,
 }
 
 /// What an actor answers to each call.
@@ -204,7 +223,7 @@ pub(crate) enum More {
     /// A fork made the actor of this name, in this process.
     Child(String, i32),
     /// What each choice of a stress came to; nothing for those that were never drawn.
-    Tallies(BTreeMap<String, Vec<Count>>),
+    Tallies(BTreeMap<String, Tally>),
 }
 
 /// Tag of what a handler says when its signal came; its name is behind it. No step's id holds a blank.

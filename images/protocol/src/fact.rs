@@ -82,6 +82,9 @@ pub enum Outcome {
     Killed(String),
     /// What many issues of the same operation came to, kind by kind, in the order of their first.
     Tally(Vec<Count>),
+    /// In a tally: it succeeded, and the result of this step was there before it was issued and after it
+    /// had returned.
+    Within(String),
     /// The agent could not issue the operation: a handle was missing, an actor gone. The step did not run.
     NotIssued {
         /// Why.

@@ -122,6 +122,9 @@ pub struct Issue {
     pub actor: String,
     /// What is done.
     pub op: Op,
+    /// Of a stress: the choice whose result must not be there all the time that this one takes to succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub never_within: Option<String>,
 }
 
 /// Actors that each draw operations of their own at random, all at the same time.

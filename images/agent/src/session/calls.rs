@@ -9,6 +9,7 @@ use holdfast_protocol::op::{OwnerKind, RdmaRead, RdmaWrite, ReceiveFd, SendFd, V
 use holdfast_protocol::{Fact, Op, Outcome, Place, Violation};
 
 use super::cast::{End, Heard};
+use super::together::Gate;
 use super::{Pending, Session};
 use crate::clock::now_ms;
 use crate::procfs;
@@ -20,13 +21,15 @@ const CHILD_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Session {
     /// Issues a step: afterwards it is pending, or settled: because it could not be issued, or because it is
-    /// one that the session does itself, for which it takes as long as `wait_ms` says.
+    /// one that the session does itself, for which it takes as long as `wait_ms` says. With a gate the actor
+    /// begins when that opens.
     pub(super) fn issue(
         &mut self,
         step: &str,
         actor: &str,
         op: Op,
         wait_ms: Option<u64>,
+        gate: Option<&mut Gate>,
     ) -> Result<(), String> {
         if self.pending.contains_key(step) {
             return Err(format!("step {step} is still on its way"));
@@ -48,7 +51,7 @@ impl Session {
                 self.settle_now(step, actor, Outcome::Returned(0));
             }
             op => {
-                if let Err(why) = self.hand_over(step, actor, op) {
+                if let Err(why) = self.hand_over(step, actor, op, gate) {
                     self.settle_now(step, actor, Outcome::NotIssued { why });
                 }
             }
@@ -57,7 +60,7 @@ impl Session {
     }
 
     /// Tells an actor to do an operation.
-    fn hand_over(&mut self, step: &str, actor: &str, op: Op) -> Result<(), String> {
+    fn hand_over(&mut self, step: &str, actor: &str, op: Op, gate: Option<&mut Gate>) -> Result<(), String> {
         self.link_for(actor, &op)?;
         let aid = self.aid(&op)?;
         let cradle = match &op {
@@ -65,6 +68,10 @@ impl Session {
             _ => None,
         };
         let call = Call::Do { tag: step.to_owned(), op: op.clone(), aid };
+        // Nothing fails any more but the actor itself: whoever goes to the gate gets a call.
+        if let Some(gate) = gate {
+            self.send_to(gate, actor)?;
+        }
         // Before the actor hears of it: no time of the step's may go unwatched.
         let watch = self.progress.watch();
         let mut told = self.cast.tell(actor, &call);
@@ -146,7 +153,7 @@ impl Session {
     /// Waits for a step; its fact says `Blocked` when it has not returned by then.
     pub(super) fn wait(&mut self, step: &str, wait_ms: u64) -> Result<Fact, String> {
         let begin_ms = now_ms();
-        let of_handler = self.handled.get(step).cloned();
+        let of_handler = self.handled.get(step).map(|(actor, _)| actor.clone());
         let (actor, at_ms) = match (self.pending.get(step), of_handler) {
             (Some(pending), _) => (pending.actor.clone(), pending.at_ms),
             (None, Some(actor)) => (actor, begin_ms),
@@ -181,6 +188,8 @@ impl Session {
                     let took_ms = end_ms.saturating_sub(at_ms);
                     let fact = self.fact(step, actor, outcome, at_ms, took_ms);
                     self.settle(step, fact);
+                    // What it had open and mapped went with it.
+                    self.look_everywhere(step, true);
                 }
                 Heard::Silence => return,
             }
@@ -226,6 +235,12 @@ impl Session {
             self.take(actor, answer);
         } else if self.handled.contains_key(&answer.tag) {
             self.take(actor, answer);
+        } else if let Some(player) =
+            self.cast.players.get_mut(actor).filter(|player| player.busy.as_deref() == Some(&answer.tag))
+        {
+            // It came back from a stress after all.
+            player.busy = None;
+            self.unfinished.retain(|(other, _)| other != actor);
         }
     }
 
@@ -245,7 +260,8 @@ impl Session {
             More::Nothing | More::Pair(_) | More::Found(_) | More::Tallies(_) => {}
         }
         let fact = self.fact(&step, actor, outcome, at_ms, took_ms);
-        let op = self.pending.get(&step).map(|pending| pending.op.clone());
+        let issued = self.pending.get(&step).map(|pending| pending.op.clone());
+        let op = issued.or_else(|| self.handled.get(&step).map(|(_, op)| op.clone()));
         let succeeded = matches!(fact.outcome, Outcome::Returned(_));
         self.settle(&step, fact);
         if let Some(op) = op.filter(|_| succeeded) {

@@ -12,8 +12,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use holdfast_protocol::op::{Fallocate, RdmaRead, RdmaWrite, RegMr};
-use holdfast_protocol::{Access, DamageFact, FallocateMode, Handle, Op, Outcome, Victim};
+use holdfast_protocol::op::{RdmaRead, RdmaWrite, RegMr};
+use holdfast_protocol::{Access, DamageFact, FallocateMode, Handle, Op, OpenFlag, Outcome, Victim};
 
 use serde_json::Value;
 
@@ -37,8 +37,8 @@ const KIB: u64 = 1 << 10;
 pub(super) struct Ledger {
     /// Parts of regions that lie on files.
     pinned: Vec<Pinned>,
-    /// A declared file has lost a name: what is closed or unmapped from now on may be the last of it.
-    unlinked: bool,
+    /// A look is going on: what it hears of meanwhile begins no other.
+    looking: bool,
     /// Actors that have a queue pair with each other, in both orders.
     pairs: BTreeSet<(String, String)>,
     /// What was found so far.
@@ -81,12 +81,11 @@ impl Session {
     pub(super) fn after_success(&mut self, step: &str, actor: &str, op: &Op) {
         match op {
             Op::RegMr(op) => self.remember(step, actor, op),
-            Op::Unlink(_) | Op::Rename(_) => self.ledger.unlinked = true,
             Op::DeregMr(op) => self.ledger.pinned.retain(|pinned| pinned.region != op.mr.id()),
             _ => {}
         }
-        if moves_blocks(op) || (lets_go(op) && self.ledger.unlinked) {
-            self.look_everywhere(step);
+        if !is_harmless(op) {
+            self.look_everywhere(step, lets_go(op));
         }
     }
 
@@ -103,10 +102,11 @@ impl Session {
     /// of it waits for pins, which it does with the lock that xfs_vn_fiemap() wants.
     fn in_use(&self) -> Vec<Inode> {
         let mut inodes = Vec::new();
-        for pending in self.pending.values() {
-            let fields = serde_json::to_value(&pending.op).unwrap_or_default();
+        let pending = self.pending.values().map(|pending| (&pending.actor, &pending.op));
+        for (actor, op) in pending.chain(self.unfinished.iter().map(|(actor, op)| (actor, op))) {
+            let fields = serde_json::to_value(op).unwrap_or_default();
             let fields = fields.as_object().and_then(|map| map.values().next()?.as_object().cloned());
-            let pid = self.cast.players.get(&pending.actor).map_or(0, super::cast::Player::pid);
+            let pid = self.cast.players.get(actor).map_or(0, super::cast::Player::pid);
             for word in fields.iter().flat_map(|map| map.values()).filter_map(Value::as_str) {
                 let by_handle = word.strip_prefix('$').and_then(|id| match self.settled.get(id)?.outcome {
                     Outcome::Returned(fd) => Some(PathBuf::from(format!("/proc/{pid}/fd/{fd}"))),
@@ -119,22 +119,28 @@ impl Session {
         inodes
     }
 
-    /// Looks at every region that nothing was shown of yet.
-    pub(super) fn look_everywhere(&mut self, after: &str) {
-        if self.ledger.pinned.is_empty() {
+    /// Looks at every region that nothing was shown of yet. At one whose file has no name any more, when
+    /// its last reference may have gone: whether it still has its blocks can be told only by who gets them.
+    pub(super) fn look_everywhere(&mut self, after: &str, nameless_too: bool) {
+        if self.ledger.pinned.is_empty() || std::mem::replace(&mut self.ledger.looking, true) {
             return;
         }
         self.forget_the_dead();
         let in_use = self.in_use();
         for pinned in self.ledger.pinned.clone() {
+            let of = pinned.piece.of;
             let shown = |fact: &DamageFact| fact.region == pinned.region && fact.victim.is_some();
-            if self.ledger.found.iter().any(shown) || in_use.contains(&pinned.piece.of) {
+            if self.ledger.found.iter().any(shown) || in_use.contains(&of) {
                 continue;
             }
-            if let Some(fact) = self.look(after, &pinned) {
+            let has_name = self.files.values().any(|file| Inode::of(&file.path) == Some(of));
+            if (has_name || nameless_too)
+                && let Some(fact) = self.look(after, &pinned)
+            {
                 self.ledger.found.push(fact);
             }
         }
+        self.ledger.looking = false;
     }
 
     /// Two actors have a queue pair with each other.
@@ -147,7 +153,8 @@ impl Session {
     fn remember(&mut self, step: &str, actor: &str, op: &RegMr) {
         let pid = self.cast.players.get(actor).map_or(0, super::cast::Player::pid);
         let Some(RemoteRegion { address, len, .. }) = self.regions.get(step).cloned() else { return };
-        let pieces = match self.survey(Survey::Mapped { pid, address, len }) {
+        let in_use = self.in_use();
+        let pieces = match self.survey(Survey::Mapped { pid, address, len, in_use }) {
             Ok((_, found)) => found.pieces,
             Err(why) => return self.ledger.found.push(blind(step, step, why)),
         };
@@ -319,20 +326,34 @@ fn blind(after: &str, region: &str, trouble: String) -> DamageFact {
     DamageFact { after, region, lost_kib: 0, taken_kib: 0, victim: None, trouble }
 }
 
-/// Takes blocks from a file, or gives it others.
-fn moves_blocks(op: &Op) -> bool {
+/// Changes nothing about which file has which blocks. All else may.
+fn is_harmless(op: &Op) -> bool {
     match op {
-        Op::Truncate(_) | Op::Cut(_) | Op::Unlink(_) | Op::Rename(_) => true,
-        // A write may give an extent that is shared a copy of its own.
-        Op::Clone(_) | Op::Dedupe(_) | Op::ExchangeRange(_) | Op::Write(_) => true,
-        // Whatever a call by number does.
-        Op::Ioctl(_) | Op::Syscall(_) => true,
-        Op::Fallocate(Fallocate { mode, .. }) => mode.iter().any(|mode| *mode != FallocateMode::KEEP_SIZE),
+        Op::Open(op) => !op.flags.contains(&OpenFlag::O_TRUNC),
+        Op::Mmap(op) => op.over.is_none(),
+        Op::Fallocate(op) => op.mode == [FallocateMode::KEEP_SIZE],
+        Op::Dup(_) | Op::Memfd(_) | Op::Mprotect(_) | Op::Load(_) => true,
+        Op::Compare(_) | Op::Size(_) | Op::Read(_) | Op::Fiemap(_) | Op::Statx(_) => true,
+        Op::Fsync(_) | Op::Fdatasync(_) | Op::Sync(_) | Op::Syncfs(_) => true,
+        Op::SetLease(_) | Op::GetLease(_) | Op::SetOwn(_) | Op::SetOwnEx(_) | Op::GetOwn(_) => true,
+        Op::SetSig(_) | Op::GetSig(_) | Op::Received(_) => true,
+        Op::SetGroup(_) | Op::Setuid(_) | Op::DropCaps(_) | Op::Rlimit(_) => true,
+        Op::SendFd(_) | Op::ReceiveFd(_) | Op::Fork(_) => true,
+        Op::RegMr(_) | Op::DeregMr(_) | Op::Connect(_) | Op::UverbsFd(_) | Op::RdmaOpen(_) => true,
+        Op::RdmaWrite(_) | Op::RdmaRead(_) | Op::RdmaSend(_) | Op::RdmaReceive(_) => true,
+        Op::AsyncEvent(_) | Op::GupPin(_) | Op::GupRead(_) | Op::GupUnpin(_) => true,
+        Op::Pipe(_) | Op::Vmsplice(_) | Op::Uring(_) | Op::UringRegister(_) | Op::UringUnregister(_) => true,
+        Op::Locks(_) | Op::Fds(_) | Op::Maps(_) | Op::FilePins(_) | Op::Mrs(_) => true,
+        Op::Vmstat(_) | Op::ReadFile(_) | Op::Dmesg(_) => true,
         _ => false,
     }
 }
 
-/// May be what an unlinked file's blocks waited for.
+/// May end the last reference to a file: a descriptor, a mapping, a process, a mount.
 fn lets_go(op: &Op) -> bool {
-    matches!(op, Op::Close(_) | Op::Munmap(_) | Op::Exit(_) | Op::Kill(_))
+    let ends = matches!(op, Op::Close(_) | Op::Dup2(_) | Op::Dup3(_) | Op::Munmap(_) | Op::Mmap(_));
+    ends || matches!(
+        op,
+        Op::Exit(_) | Op::Kill(_) | Op::Wait(_) | Op::Execve(_) | Op::Umount(_) | Op::ClosePipe(_)
+    )
 }

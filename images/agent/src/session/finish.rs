@@ -27,6 +27,8 @@ impl Session {
     pub(super) fn finish(&mut self, settle_ms: u64) -> Result<Oracles, String> {
         let Before { oracles: mut found, mark } = self.before.take().ok_or("nothing was prepared")?;
         let settle = Duration::from_millis(settle_ms);
+        // What was killed and not waited for has gone by now; after this there are no regions.
+        self.look_everywhere("the last step", true);
         self.end_actors(&self.progress.within(settle));
         if self.stage.in_guest {
             let eyes = self.eyes.as_ref().map_err(|why| why.clone())?;

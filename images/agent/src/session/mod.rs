@@ -81,8 +81,10 @@ pub(crate) struct Session {
     regions: BTreeMap<String, RemoteRegion>,
     /// Signals that handlers have got and no step was given, oldest first, by actor and handler.
     signals: BTreeMap<(String, String), VecDeque<(Signalled, u64)>>,
-    /// The steps that handlers run, and the actor whose handler it is.
-    handled: BTreeMap<String, String>,
+    /// The steps that handlers run: the actor whose handler it is, and what is done.
+    handled: BTreeMap<String, (String, Op)>,
+    /// Operations of a stress whose actor did not come back from it.
+    unfinished: Vec<(String, Op)>,
     /// Actors that a fork is to make.
     unborn: BTreeMap<String, ActorSetup>,
     /// Our ends of the streams of actors that a fork is making.
@@ -147,6 +149,7 @@ impl Session {
             ledger: Ledger::default(),
             signals: BTreeMap::new(),
             handled: BTreeMap::new(),
+            unfinished: Vec::new(),
             unborn: BTreeMap::new(),
             cradles: BTreeMap::new(),
             links: BTreeSet::new(),
@@ -199,10 +202,10 @@ impl Session {
             Order::CheckConfig { requests } => procfs::config_mismatches(&requests).map(Reply::Config),
             Order::Prepare(setup) => self.prepare(setup).map(Reply::Prepared),
             Order::Do { step, actor, op, wait_ms } => self
-                .issue(&step, &actor, op, Some(wait_ms))
+                .issue(&step, &actor, op, Some(wait_ms), None)
                 .and_then(|()| self.wait(&step, wait_ms))
                 .map(Reply::Fact),
-            Order::Start { step, actor, op } => self.issue(&step, &actor, op, None).map(|()| {
+            Order::Start { step, actor, op } => self.issue(&step, &actor, op, None, None).map(|()| {
                 let started = self.pending.get(&step).map(|pending| pending.at_ms);
                 let settled = self.settled.get(&step).map(|fact| fact.at_ms);
                 Reply::Started { at_ms: started.or(settled).unwrap_or_else(now_ms) }

@@ -9,7 +9,9 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
-use holdfast_protocol::{ActorSetup, FileFact, FileSetup, Oracles, Outcome, Place, Setup, pattern_byte};
+use holdfast_protocol::{
+    ActorSetup, FileFact, FileSetup, HandlerRun, Oracles, Outcome, Place, Setup, pattern_byte,
+};
 use nix::errno::Errno;
 
 use super::cast::Heard;
@@ -57,8 +59,8 @@ impl Session {
         }
         for (name, actor) in &actors {
             for (handler, setup) in &actor.on_signal {
-                let steps = setup.run.iter().map(|run| handler_step(handler, &run.id));
-                self.handled.extend(steps.map(|step| (step, name.clone())));
+                let step = |run: &HandlerRun| (handler_step(handler, &run.id), (name.clone(), run.op.clone()));
+                self.handled.extend(setup.run.iter().map(step));
             }
         }
         let told = actors.clone();

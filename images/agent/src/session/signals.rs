@@ -50,6 +50,7 @@ impl Session {
         };
         let fact = self.fact(step, actor, outcome, at_ms, now_ms().saturating_sub(at_ms));
         self.settle(step, fact);
+        self.look_everywhere(step, true);
     }
 
     /// Sees to it that a pair of sockets joins two actors. Neither is waited for: the end lies in its stream

@@ -1,26 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Operations of several actors that begin at the same moment: single ones, and stresss.
+//! Operations of several actors that begin at the same moment: single ones, and stress.
 //!
 //! Each actor takes its call, says that it is at the gate, and waits there. The gate is a pipe that all of
 //! them poll; when the session closes its end they are woken by one call, none before all are there.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use holdfast_protocol::{Fact, Issue, Op, Outcome, Stress};
+use holdfast_protocol::{Count, Fact, Issue, Outcome, Stress};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
 use super::Session;
 use super::cast::Heard;
 use crate::clock::now_ms;
-use crate::wire::{Aid, Answer, Call, Choice, GATE_TAG, More};
+use crate::progress::Limit;
+use crate::stress::within;
+use crate::wire::{Aid, Answer, Call, Choice, GATE_TAG, More, Tally};
 
-/// How long an actor may take to come to the gate.
-const GATE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long an actor may take to come to the gate: less than the host waits for the answer.
+const GATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A pipe that nobody writes to: its reading end is readable when the other one is closed.
-struct Gate {
+pub(super) struct Gate {
     read: OwnedFd,
     write: OwnedFd,
     /// Who was sent to it.
@@ -34,7 +37,7 @@ impl Session {
     }
 
     /// The next call of an actor begins when the gate opens.
-    fn send_to(&mut self, gate: &mut Gate, actor: &str) -> Result<(), String> {
+    pub(super) fn send_to(&mut self, gate: &mut Gate, actor: &str) -> Result<(), String> {
         if !self.cast.tell(actor, &Call::Gate) || !self.cast.pass(actor, gate.read.as_fd()) {
             return Err(format!("actor {actor} cannot be reached"));
         }
@@ -65,12 +68,8 @@ impl Session {
     pub(super) fn together(&mut self, issues: Vec<Issue>) -> Result<u64, String> {
         let mut gate = self.gate()?;
         let mut steps = Vec::new();
-        for Issue { step, actor, op } in issues {
-            let gated = !matches!(op, Op::Connect(_) | Op::Violate(_)) && self.absent(&actor).is_none();
-            if gated && !self.pending.contains_key(&step) {
-                self.send_to(&mut gate, &actor)?;
-            }
-            self.issue(&step, &actor, op, None)?;
+        for Issue { step, actor, op, .. } in issues {
+            self.issue(&step, &actor, op, None, Some(&mut gate))?;
             steps.push(step);
         }
         let at_ms = self.open(gate)?;
@@ -91,11 +90,16 @@ impl Session {
         // No step's id holds a blank.
         let tag = format!("stress {}", stress.id);
         let mut gate = self.gate()?;
-        for (nr, actor) in actors.iter().enumerate() {
-            if let Some(why) = self.absent(actor) {
-                return Err(why);
-            }
-            let choices = self.choices_of(&stress, actor)?;
+        // By actor why it does not begin, or how it ended instead of coming back.
+        let mut lost: BTreeMap<&str, Outcome> = BTreeMap::new();
+        for (nr, actor) in actors.iter().copied().enumerate() {
+            let choices = match self.absent(actor).map_or_else(|| self.choices_of(&stress, actor), Err) {
+                Ok(choices) => choices,
+                Err(why) => {
+                    lost.insert(actor, Outcome::NotIssued { why });
+                    continue;
+                }
+            };
             self.send_to(&mut gate, actor)?;
             // Every actor draws for itself.
             let seed = stress.seed.wrapping_add((nr as u64).wrapping_mul(0xd134_2543_de82_ef95));
@@ -106,39 +110,55 @@ impl Session {
         }
         let at_ms = self.open(gate)?;
         let limit = self.progress.within(Duration::from_millis(stress.for_ms + stress.grace_ms));
-        let mut facts = Vec::new();
+        let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
         for actor in actors {
-            let came = loop {
-                match self.cast.hear(actor, &limit) {
-                    Heard::Answer(answer) if answer.tag == tag => break Ok(answer),
-                    Heard::Answer(answer) => self.sort(actor, answer),
-                    Heard::Gone(end) => break Err(end.outcome),
-                    Heard::Silence => break Err(self.blocked(actor)),
+            if !lost.contains_key(actor) {
+                match self.back_from(actor, &tag, &limit) {
+                    Ok(more) => tallies.extend(more),
+                    Err(outcome) => drop(lost.insert(actor, outcome)),
                 }
-            };
-            let mut tallies = match &came {
-                Ok(Answer { more: More::Tallies(tallies), .. }) => tallies.clone(),
-                _ => std::collections::BTreeMap::new(),
-            };
-            for choice in stress.choices.iter().filter(|choice| choice.actor == actor) {
-                let outcome = match &came {
-                    Ok(_) => Outcome::Tally(tallies.remove(&choice.step).unwrap_or_default()),
-                    Err(outcome) => outcome.clone(),
-                };
-                let took_ms = now_ms().saturating_sub(at_ms);
-                let fact = self.fact(&choice.step, actor, outcome, at_ms, took_ms);
-                facts.push(fact);
             }
         }
-        self.look_everywhere(&stress.id);
+        for choice in
+            stress.choices.iter().filter(|one| matches!(lost.get(&*one.actor), Some(Outcome::Blocked { .. })))
+        {
+            self.unfinished.push((choice.actor.clone(), choice.op.clone()));
+            if let Some(player) = self.cast.players.get_mut(&choice.actor) {
+                player.busy = Some(tag.clone());
+            }
+        }
+        let took_ms = now_ms().saturating_sub(at_ms);
+        let outcome =
+            |choice: &Issue| lost.get(&*choice.actor).cloned().unwrap_or_else(|| came_to(choice, &tallies));
+        let facts = stress
+            .choices
+            .iter()
+            .map(|choice| self.fact(&choice.step, &choice.actor, outcome(choice), at_ms, took_ms));
+        let facts = facts.collect();
+        self.look_everywhere(&stress.id, true);
         Ok(facts)
+    }
+
+    /// What an actor brings back from a stress, or how it is kept from coming.
+    fn back_from(&mut self, actor: &str, tag: &str, limit: &Limit) -> Result<BTreeMap<String, Tally>, Outcome> {
+        loop {
+            match self.cast.hear(actor, limit) {
+                Heard::Answer(Answer { tag: of, more: More::Tallies(tallies), .. }) if of == tag => {
+                    return Ok(tallies);
+                }
+                Heard::Answer(answer) => self.sort(actor, answer),
+                Heard::Gone(end) => return Err(end.outcome),
+                Heard::Silence => return Err(self.blocked(actor)),
+            }
+        }
     }
 
     /// What an actor draws from, with what the session adds.
     fn choices_of(&mut self, stress: &Stress, actor: &str) -> Result<Vec<Choice>, String> {
         let made: Vec<&str> = stress.choices.iter().map(|choice| choice.step.as_str()).collect();
         let mut choices = Vec::new();
-        for Issue { step, op, .. } in stress.choices.iter().filter(|choice| choice.actor == actor) {
+        for Issue { step, op, never_within, .. } in stress.choices.iter().filter(|choice| choice.actor == actor)
+        {
             self.link_for(actor, op)?;
             let fields = serde_json::to_value(op).map_err(|error| error.to_string())?;
             let fields = fields.as_object().and_then(|map| map.values().next()?.as_object().cloned());
@@ -152,8 +172,27 @@ impl Session {
                 Err(_) if !uses.is_empty() => Aid { uses, ..Aid::default() },
                 Err(why) => return Err(why),
             };
-            choices.push(Choice { step: step.clone(), op: op.clone(), aid });
+            let named = stress.choices.iter().any(|other| other.never_within.as_deref() == Some(step));
+            let spans = never_within.is_some() || named;
+            choices.push(Choice { step: step.clone(), op: op.clone(), aid, spans });
         }
         Ok(choices)
     }
+}
+
+/// The tally of a choice; what succeeded within the life of what it must not is a kind of its own.
+fn came_to(choice: &Issue, tallies: &BTreeMap<String, Tally>) -> Outcome {
+    let Some(tally) = tallies.get(&choice.step) else { return Outcome::Tally(Vec::new()) };
+    let mut counts = tally.counts.clone();
+    let other = choice.never_within.as_ref().and_then(|other| Some((other, tallies.get(other)?)));
+    if let Some((other, there)) = other {
+        let draws = within(&tally.spans, &there.spans);
+        counts.extend(draws.first().map(|first_draw| Count {
+            outcome: Outcome::Within(other.clone()),
+            times: draws.len() as u64,
+            first_draw: *first_draw,
+            longest_ms: 0,
+        }));
+    }
+    Outcome::Tally(counts)
 }

@@ -26,7 +26,7 @@ fn pair() -> Guest {
 }
 
 fn issue(step: &str, actor: &str, op: impl Into<Op>) -> Issue {
-    Issue { step: step.to_owned(), actor: actor.to_owned(), op: op.into() }
+    Issue { step: step.to_owned(), actor: actor.to_owned(), op: op.into(), never_within: None }
 }
 
 #[test]
