@@ -111,7 +111,7 @@ pub struct PlannedStep {
     /// The phrase it is the operation of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phrase: Option<String>,
-    /// The first id of the group that is started one directly after the other.
+    /// The first id of the group that begins at the same moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub together: Option<String>,
     /// What a drawn operation must have come to at least once for the case to say anything.

@@ -147,7 +147,7 @@ impl fmt::Display for Expect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_protocol::Signalled;
+    use holdfast_protocol::{SHOWN_CUT, Signalled};
     use proptest::prelude::*;
 
     /// One of each kind of outcome.
@@ -211,6 +211,7 @@ mod tests {
             ("lacks LEASE", Outcome::Shown("none".into()), true),
             ("lacks LEASE", Outcome::Shown("LEASE".into()), false),
             ("lacks LEASE", Outcome::Errno(2), false),
+            ("lacks LEASE", Outcome::Shown(format!("none{SHOWN_CUT}1 of 2 bytes)")), false),
             ("signal SIGIO", signalled("POLL_MSG", Some(9)), true),
             ("signal SIGUSR1", signalled("POLL_MSG", Some(9)), false),
             ("signal SIGIO code POLL_MSG fd $fd", signalled("POLL_MSG", Some(9)), true),

@@ -63,7 +63,7 @@ fn step(text: &mut String, scenario: &Scenario, nr: usize, unders: &[Under<'_>],
     let id = if step.id.starts_with('#') { String::new() } else { format!(" as `{}`", step.id) };
     let _ = writeln!(text, "\n {:>3}. {}{id}", nr + 1, sentence(scenario, &step.action));
     if let Some(first) = step.together.as_ref().filter(|first| **first != step.id) {
-        let _ = writeln!(text, "        directly after `{first}`, without waiting");
+        let _ = writeln!(text, "        at the same moment as `{first}`, without waiting");
     }
     // What is the same under several contracts is said once.
     let mut said: Vec<(String, Vec<String>)> = Vec::new();

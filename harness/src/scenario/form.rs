@@ -102,7 +102,7 @@ pub(super) struct RepeatForm {
     steps: Vec<IgnoredAny>,
 }
 
-/// Operations of different actors that are started one directly after the other.
+/// Operations of different actors that begin at the same moment.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TogetherForm {

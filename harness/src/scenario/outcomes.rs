@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-use holdfast_protocol::{Outcome, SIGNAL_CODES, Signalled};
+use holdfast_protocol::{Outcome, SHOWN_CUT, SIGNAL_CODES, Signalled};
 
 use super::names::{completion_errors, errno_name, errno_number, errnos, is_signal, signals};
 use crate::yaml::nearest;
@@ -86,7 +86,10 @@ impl One {
             (Self::Exited(want), Outcome::Exited(got)) => want == got,
             (Self::Faults(want), Outcome::Faulted { signal, .. }) => want == signal,
             (Self::Shows(text), Outcome::Shown(seen)) => seen.contains(text.as_str()),
-            (Self::Lacks(text), Outcome::Shown(seen)) => !seen.contains(text.as_str()),
+            // What is cut off may have it.
+            (Self::Lacks(text), Outcome::Shown(seen)) => {
+                !seen.contains(text.as_str()) && !seen.contains(SHOWN_CUT)
+            }
             (Self::Signal { signal, code, fd }, Outcome::Signalled(got)) => {
                 let same_fd = |want: &Number| {
                     let want = match want {

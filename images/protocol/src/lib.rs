@@ -37,5 +37,8 @@ pub const VERSION: u32 = 4;
 /// How much of what an operation shows is told, in bytes.
 pub const MAX_SHOWN_BYTES: usize = 16 << 10;
 
+/// What a text that is shown goes on with where the rest of it was cut off.
+pub const SHOWN_CUT: &str = "\n(cut: ";
+
 /// How many operations one handler may run.
 pub const MAX_HANDLER_OPS: usize = 16;

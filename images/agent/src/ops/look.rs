@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command as Program, Stdio};
 
 use holdfast_protocol::op::{Command, Locks, Mrs, ReadFile, Vmstat};
-use holdfast_protocol::{MAX_SHOWN_BYTES, Outcome};
+use holdfast_protocol::{MAX_SHOWN_BYTES, Outcome, SHOWN_CUT};
 use nix::errno::Errno;
 use nix::sys::stat::stat;
 
@@ -33,7 +33,7 @@ fn cut(text: &str) -> String {
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{}\n(cut: {} of {} bytes)", &text[..end], end, text.len())
+    format!("{}{SHOWN_CUT}{} of {} bytes)", &text[..end], end, text.len())
 }
 
 fn errno_of(error: &io::Error) -> Stop {
