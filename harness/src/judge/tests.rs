@@ -546,7 +546,15 @@ fn a_signal_is_judged_by_the_number_its_descriptor_had_and_silence_by_its_length
     let case = &plan.cases[1];
     let signal = |fd| {
         let (signal, code) = ("SIGIO".to_owned(), "POLL_MSG".to_owned());
-        Outcome::Signalled(Signalled { signal, code, fd, band: None, pid: None, count: 1 })
+        Outcome::Signalled(Signalled {
+            signal,
+            code,
+            fd,
+            band: None,
+            pid: None,
+            count: 1,
+            thread: String::new(),
+        })
     };
     let mut record = good(case);
     let mut set = |step: &str, outcome| record.facts.get_mut(step).unwrap().outcome = outcome;

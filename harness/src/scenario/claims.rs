@@ -30,6 +30,12 @@ impl Checker<'_> {
             let field = if step.expect.is_some() { "expect" } else { "expect_by" };
             self.names_a_descriptor(nr, &path![field], id)?;
         }
+        let named = step.all_expectations().flat_map(Expect::threads);
+        if let Some(actor) = named.into_iter().find(|actor| !self.form.actors.contains_key(*actor)) {
+            let field = if step.expect.is_some() { "expect" } else { "expect_by" };
+            let message = unknown_word("actor", actor, self.form.actors.keys().map(String::as_str));
+            return Err(self.word_fault(nr, &path![field], None, &message));
+        }
         let Some(by) = &step.expect_by else { return Ok(()) };
         // Shared steps serve scenarios about several contracts.
         let shared = self.entries[nr].place.shared;

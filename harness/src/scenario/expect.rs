@@ -44,6 +44,11 @@ impl Expect {
         self.0.iter().filter_map(One::handle)
     }
 
+    /// Actors whose threads are expected to get a signal.
+    pub fn threads(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(One::thread)
+    }
+
     /// True if silence is in the set: the step then watches for as long as it may take.
     #[must_use]
     pub fn admits_silence(&self) -> bool {
@@ -163,7 +168,7 @@ mod tests {
         "exited 3",
         "faults SIGBUS",
         "shows a  b",
-        "signal SIGIO code POLL_MSG fd $fd",
+        "signal SIGIO code POLL_MSG fd $fd thread owner",
         "no signal",
     ];
 
@@ -178,7 +183,15 @@ mod tests {
 
     fn signalled(code: &str, fd: Option<i32>) -> Outcome {
         let (signal, code) = ("SIGIO".to_owned(), code.to_owned());
-        Outcome::Signalled(Signalled { signal, code, fd, band: None, pid: None, count: 1 })
+        Outcome::Signalled(Signalled {
+            signal,
+            code,
+            fd,
+            band: None,
+            pid: None,
+            count: 1,
+            thread: "owner".into(),
+        })
     }
 
     #[test]
@@ -220,6 +233,8 @@ mod tests {
             ("signal SIGIO fd $unknown", signalled("POLL_MSG", Some(9)), false),
             ("signal SIGIO code SI_KERNEL", signalled("POLL_MSG", None), false),
             ("signal SIGIO fd 9", signalled("POLL_MSG", Some(9)), true),
+            ("signal SIGIO fd 9 thread owner", signalled("POLL_MSG", Some(9)), true),
+            ("signal SIGIO thread other", signalled("POLL_MSG", Some(9)), false),
             ("no signal", Outcome::NoSignal, true),
             ("no signal", signalled("POLL_MSG", None), false),
             ("signal SIGIO", Outcome::NoSignal, false),
@@ -296,6 +311,7 @@ mod tests {
     fn a_contrary_is_not_admitted() {
         let table = [
             ("signal SIGIO code POLL_MSG fd $fd", signalled("POLL_MSG", Some(9)), 4),
+            ("signal SIGIO thread owner", signalled("POLL_MSG", Some(9)), 3),
             ("signal SIGIO", signalled("POLL_MSG", Some(9)), 2),
             ("no signal", Outcome::NoSignal, 1),
             ("shows LEASE", Outcome::Shown("LEASE".into()), 1),

@@ -4,7 +4,7 @@
 //! ```text
 //! ONE  := "ok" [NUMBER] | ERRNO | STATUS | "differs" | "blocks" | "killed" SIGNAL | "exited" NUMBER
 //!       | "faults" SIGNAL | "shows" TEXT | "lacks" TEXT
-//!       | "signal" SIGNAL ["code" CODE] ["fd" (HANDLE | NUMBER)] | "no signal"
+//!       | "signal" SIGNAL ["code" CODE] ["fd" (HANDLE | NUMBER)] ["thread" ACTOR] | "no signal"
 //! ```
 //! ERRNO is a name of errno(3), STATUS an `IBV_WC_` name without its prefix, CODE an `si_code` of a signal
 //! that is sent (`POLL_MSG`, `SI_KERNEL`), HANDLE a step that resulted in a descriptor. TEXT goes on to the
@@ -30,7 +30,7 @@ pub(super) enum One {
     Faults(String),
     Shows(String),
     Lacks(String),
-    Signal { signal: String, code: Option<&'static str>, fd: Option<Number> },
+    Signal { signal: String, code: Option<&'static str>, fd: Option<Number>, thread: Option<String> },
     NoSignal,
 }
 
@@ -90,7 +90,7 @@ impl One {
             (Self::Lacks(text), Outcome::Shown(seen)) => {
                 !seen.contains(text.as_str()) && !seen.contains(SHOWN_CUT)
             }
-            (Self::Signal { signal, code, fd }, Outcome::Signalled(got)) => {
+            (Self::Signal { signal, code, fd, thread }, Outcome::Signalled(got)) => {
                 let same_fd = |want: &Number| {
                     let want = match want {
                         Number::Is(want) => Some(i64::from(*want)),
@@ -101,9 +101,18 @@ impl One {
                 *signal == got.signal
                     && code.is_none_or(|code| code == got.code)
                     && fd.as_ref().is_none_or(same_fd)
+                    && thread.as_ref().is_none_or(|name| comm(name) == got.thread)
             }
             (Self::NoSignal, Outcome::NoSignal) => true,
             _ => false,
+        }
+    }
+
+    /// The actor whose thread is expected to get a signal.
+    pub(super) fn thread(&self) -> Option<&str> {
+        match self {
+            Self::Signal { thread, .. } => thread.as_deref(),
+            _ => None,
         }
     }
 
@@ -118,7 +127,7 @@ impl One {
     /// Outcomes of the same sort, or the opposite one, that differ in what this one says something about.
     pub(super) fn contraries(&self, outcome: &Outcome) -> Vec<Outcome> {
         match (self, outcome) {
-            (Self::Signal { code, fd, .. }, Outcome::Signalled(got)) => {
+            (Self::Signal { code, fd, thread, .. }, Outcome::Signalled(got)) => {
                 let mut all = vec![Outcome::NoSignal];
                 let mut with = |change: &dyn Fn(&mut Signalled)| {
                     let mut other = got.clone();
@@ -132,11 +141,22 @@ impl One {
                 if fd.is_some() {
                     with(&|other| other.fd = other.fd.map(|fd| fd + 1));
                 }
+                if thread.is_some() {
+                    with(&|other| other.thread.push('x'));
+                }
                 all
             }
             (Self::NoSignal, Outcome::NoSignal) => {
                 let (signal, code) = ("SIGUSR2".to_owned(), "SI_USER".to_owned());
-                vec![Outcome::Signalled(Signalled { signal, code, fd: None, band: None, pid: None, count: 1 })]
+                vec![Outcome::Signalled(Signalled {
+                    signal,
+                    code,
+                    fd: None,
+                    band: None,
+                    pid: None,
+                    count: 1,
+                    thread: String::new(),
+                })]
             }
             (Self::Shows(_), Outcome::Shown(_)) => vec![Outcome::Shown(String::new())],
             (Self::Lacks(text), Outcome::Shown(seen)) => vec![Outcome::Shown(format!("{seen}{text}"))],
@@ -189,7 +209,7 @@ impl One {
         let mut words = rest.split_whitespace();
         let name = words.next().ok_or("`signal` wants a signal, as in `signal SIGIO code POLL_MSG fd $fd`")?;
         let signal = known_signal(name)?;
-        let (mut code, mut fd) = (None, None);
+        let (mut code, mut fd, mut thread) = (None, None, None);
         while let Some(part) = words.next() {
             let value = words.next();
             match (part, value) {
@@ -207,13 +227,14 @@ impl One {
                         _ => return Err(format!("`{word}` is neither a handle nor a number")),
                     });
                 }
-                ("code" | "fd", None) => return Err(format!("`{part}` wants what it is to be")),
+                ("thread", Some(word)) => thread = Some(word.to_owned()),
+                ("code" | "fd" | "thread", None) => return Err(format!("`{part}` wants what it is to be")),
                 (part, _) => {
-                    return Err(unknown("part of a signal", part, &mut ["code", "fd"].into_iter()));
+                    return Err(unknown("part of a signal", part, &mut ["code", "fd", "thread"].into_iter()));
                 }
             }
         }
-        Ok(Self::Signal { signal, code, fd })
+        Ok(Self::Signal { signal, code, fd, thread })
     }
 
     fn by_name(name: &str) -> Result<Self, String> {
@@ -230,6 +251,11 @@ impl One {
         let words = ["ok", "differs", "blocks", "killed", "exited", "faults", "shows", "lacks", "signal", "no"];
         Err(unknown("outcome", name, &mut words.into_iter().chain(completion_errors())))
     }
+}
+
+/// As much of a thread's name as the kernel keeps (TASK_COMM_LEN).
+fn comm(name: &str) -> &str {
+    name.get(..15).unwrap_or(name)
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
@@ -264,16 +290,17 @@ impl fmt::Display for One {
             Self::Faults(signal) => write!(f, "faults {signal}"),
             Self::Shows(text) => write!(f, "shows {text}"),
             Self::Lacks(text) => write!(f, "lacks {text}"),
-            Self::Signal { signal, code, fd } => {
+            Self::Signal { signal, code, fd, thread } => {
                 write!(f, "signal {signal}")?;
                 if let Some(code) = code {
                     write!(f, " code {code}")?;
                 }
                 match fd {
-                    None => Ok(()),
-                    Some(Number::Of(id)) => write!(f, " fd ${id}"),
-                    Some(Number::Is(number)) => write!(f, " fd {number}"),
+                    None => {}
+                    Some(Number::Of(id)) => write!(f, " fd ${id}")?,
+                    Some(Number::Is(number)) => write!(f, " fd {number}")?,
                 }
+                thread.as_ref().map_or(Ok(()), |name| write!(f, " thread {name}"))
             }
             Self::NoSignal => f.write_str("no signal"),
         }

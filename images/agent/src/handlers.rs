@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs;
 
 use holdfast_protocol::{
     ActorSetup, FAULT_CODES, HandlerSetup, MAX_HANDLER_OPS, Outcome, SIGNAL_CODES, SignalAction, Signalled,
@@ -96,6 +97,8 @@ pub(crate) fn answer(actor: &Actor, info: Info) {
         band: info.io.map(|(_, band)| band),
         pid: info.pid,
         count,
+        // nix's get_name() hands the kernel a buffer that it calls constant, and reads zeroes afterwards.
+        thread: fs::read_to_string("/proc/thread-self/comm").unwrap_or_default().trim_end().to_owned(),
     });
     let tag = format!("{SIGNAL_TAG}{name}");
     actor.say(&Answer { tag, outcome, at_ms: now_ms(), took_ms: 0, more: More::Nothing });

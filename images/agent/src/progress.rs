@@ -392,6 +392,21 @@ mod tests {
     }
 
     #[test]
+    fn a_stall_that_is_written_before_its_tick_is_counted_once() {
+        let mut book = book(&[2_000]);
+        // As the ticker leaves it between the two.
+        let (from, to) = book.slate.stall(0);
+        from.store(4_000, Ordering::Release);
+        to.store(1_004_000, Ordering::Release);
+        book.slate.count().store(1, Ordering::Release);
+        book.book.catch_up(book.slate);
+        assert_eq!(book.stalled_until(1_004_100, 1_004_100), 1_000_000);
+        book.slate.last_us().store(1_004_000, Ordering::Release);
+        book.book.catch_up(book.slate);
+        assert_eq!(book.stalled_until(1_004_100, 1_004_100), 1_000_000);
+    }
+
+    #[test]
     fn what_nobody_watched_is_no_stall() {
         let mut book = book(&[2_000]);
         book.book.end(book.slate);

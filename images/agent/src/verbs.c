@@ -17,7 +17,14 @@ enum { HF_PORT = 1, HF_CQ_DEPTH = 16, HF_POLL_STEP_NS = 500 * 1000 };
 struct hf_device {
 	struct ibv_context *context;
 	struct ibv_pd *pd;
+};
+
+/* A queue pair and the completions of nobody else, so that threads may wait for theirs at the same time. */
+struct hf_pair {
+	struct ibv_qp *qp;
 	struct ibv_cq *cq;
+	/* The id of the last request; a late completion of one that timed out earlier is passed over by it. */
+	uint64_t last_id;
 };
 
 static int hf_errno(void)
@@ -27,8 +34,6 @@ static int hf_errno(void)
 
 int hf_close(struct hf_device *device)
 {
-	if (device->cq)
-		ibv_destroy_cq(device->cq);
 	if (device->pd)
 		ibv_dealloc_pd(device->pd);
 	if (device->context)
@@ -82,11 +87,6 @@ int hf_open(const char *name, struct hf_device **out)
 		if (!device->pd)
 			err = hf_errno();
 	}
-	if (!err) {
-		device->cq = ibv_create_cq(device->context, HF_CQ_DEPTH, NULL, NULL, 0);
-		if (!device->cq)
-			err = hf_errno();
-	}
 	if (err) {
 		hf_close(device);
 		return err;
@@ -130,11 +130,19 @@ int hf_dereg_mr(struct ibv_mr *mr)
 	return ibv_dereg_mr(mr);
 }
 
-int hf_create_qp(struct hf_device *device, struct ibv_qp **out, uint32_t *number)
+int hf_destroy_qp(struct hf_pair *pair)
+{
+	int err = pair->qp ? ibv_destroy_qp(pair->qp) : 0;
+
+	if (pair->cq)
+		ibv_destroy_cq(pair->cq);
+	free(pair);
+	return err;
+}
+
+int hf_create_qp(struct hf_device *device, struct hf_pair **out, uint32_t *number)
 {
 	struct ibv_qp_init_attr init = {
-		.send_cq = device->cq,
-		.recv_cq = device->cq,
 		.cap = { .max_send_wr = 4, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1 },
 		.qp_type = IBV_QPT_RC,
 	};
@@ -143,28 +151,35 @@ int hf_create_qp(struct hf_device *device, struct ibv_qp **out, uint32_t *number
 		.port_num = HF_PORT,
 		.qp_access_flags = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ,
 	};
-	struct ibv_qp *qp = ibv_create_qp(device->pd, &init);
-	int err;
+	struct hf_pair *pair = calloc(1, sizeof(*pair));
+	int err = 0;
 
-	if (!qp)
-		return hf_errno();
-	err = ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
+	if (!pair)
+		return ENOMEM;
+	pair->cq = ibv_create_cq(device->context, HF_CQ_DEPTH, NULL, NULL, 0);
+	if (!pair->cq)
+		err = hf_errno();
+	if (!err) {
+		init.send_cq = pair->cq;
+		init.recv_cq = pair->cq;
+		pair->qp = ibv_create_qp(device->pd, &init);
+		if (!pair->qp)
+			err = hf_errno();
+	}
+	if (!err)
+		err = ibv_modify_qp(pair->qp, &attr,
+				    IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
 	if (err) {
-		ibv_destroy_qp(qp);
+		hf_destroy_qp(pair);
 		return err;
 	}
-	*out = qp;
-	*number = qp->qp_num;
+	*out = pair;
+	*number = pair->qp->qp_num;
 	return 0;
 }
 
-int hf_destroy_qp(struct ibv_qp *qp)
-{
-	return ibv_destroy_qp(qp);
-}
-
 /* INIT -> RTR -> RTS. A lost peer shows after about (1 + retries) * 4.096 us * 2^timeout = 1.6 s. */
-int hf_connect_qp(struct ibv_qp *qp, int gid_index, const uint8_t gid[16], uint32_t number, uint32_t their_psn,
+int hf_connect_qp(struct hf_pair *pair, int gid_index, const uint8_t gid[16], uint32_t number, uint32_t their_psn,
 		  uint32_t our_psn)
 {
 	struct ibv_qp_attr attr = {
@@ -183,7 +198,7 @@ int hf_connect_qp(struct ibv_qp *qp, int gid_index, const uint8_t gid[16], uint3
 	int err;
 
 	memcpy(attr.ah_attr.grh.dgid.raw, gid, 16);
-	err = ibv_modify_qp(qp, &attr,
+	err = ibv_modify_qp(pair->qp, &attr,
 			    IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
 				    IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
 	if (err)
@@ -195,7 +210,7 @@ int hf_connect_qp(struct ibv_qp *qp, int gid_index, const uint8_t gid[16], uint3
 	attr.rnr_retry = 5;
 	attr.sq_psn = our_psn;
 	attr.max_rd_atomic = 1;
-	return ibv_modify_qp(qp, &attr,
+	return ibv_modify_qp(pair->qp, &attr,
 			     IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
 				     IBV_QP_MAX_QP_RD_ATOMIC);
 }
@@ -241,18 +256,15 @@ static int64_t hf_now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* The id of the last request; a late completion of one that timed out earlier is passed over by it. */
-static uint64_t hf_last_id;
-
 /* Waits for a request's completion: 0 with the ibv_wc_status, ETIMEDOUT when none came. */
-static int hf_complete(struct hf_device *device, uint64_t id, int64_t timeout_ms, int *status)
+static int hf_complete(struct hf_pair *pair, uint64_t id, int64_t timeout_ms, int *status)
 {
 	const struct timespec step = { .tv_nsec = HF_POLL_STEP_NS };
 	int64_t last_ms = hf_now_ms();
 	struct ibv_wc wc;
 
 	for (;;) {
-		int n = ibv_poll_cq(device->cq, 1, &wc);
+		int n = ibv_poll_cq(pair->cq, 1, &wc);
 
 		if (n < 0)
 			return EIO;
@@ -276,13 +288,13 @@ static int hf_complete(struct hf_device *device, uint64_t id, int64_t timeout_ms
  * One SEND, RDMA WRITE or READ (HF_SEND and so on), then its completion. 0 with the ibv_wc_status in *status,
  * an errno when the request could not be posted or polled for, ETIMEDOUT when no completion came.
  */
-int hf_transfer(struct hf_device *device, struct ibv_qp *qp, int kind, void *local, uint32_t lkey,
+int hf_transfer(struct hf_pair *pair, int kind, void *local, uint32_t lkey,
 		uint32_t length, uint64_t remote, uint32_t rkey, int64_t timeout_ms, int *status)
 {
 	static const enum ibv_wr_opcode opcodes[] = { IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ, IBV_WR_SEND };
 	struct ibv_sge sge = { .addr = (uintptr_t)local, .length = length, .lkey = lkey };
 	struct ibv_send_wr request = {
-		.wr_id = ++hf_last_id,
+		.wr_id = ++pair->last_id,
 		.sg_list = &sge,
 		.num_sge = 1,
 		.opcode = opcodes[kind],
@@ -290,22 +302,22 @@ int hf_transfer(struct hf_device *device, struct ibv_qp *qp, int kind, void *loc
 		.wr.rdma = { .remote_addr = remote, .rkey = rkey },
 	};
 	struct ibv_send_wr *bad = NULL;
-	int err = ibv_post_send(qp, &request, &bad);
+	int err = ibv_post_send(pair->qp, &request, &bad);
 
-	return err ? err : hf_complete(device, request.wr_id, timeout_ms, status);
+	return err ? err : hf_complete(pair, request.wr_id, timeout_ms, status);
 }
 
 /* One RECEIVE into a part of a region of ours, then its completion; otherwise as hf_transfer(). */
-int hf_receive(struct hf_device *device, struct ibv_qp *qp, struct ibv_mr *mr, uint64_t offset, uint32_t length,
+int hf_receive(struct hf_pair *pair, struct ibv_mr *mr, uint64_t offset, uint32_t length,
 	       int64_t timeout_ms, int *status)
 {
 	struct ibv_sge sge = { .addr = (uintptr_t)mr->addr + offset, .length = length, .lkey = mr->lkey };
-	struct ibv_recv_wr request = { .wr_id = ++hf_last_id, .sg_list = &sge, .num_sge = 1 };
+	struct ibv_recv_wr request = { .wr_id = ++pair->last_id, .sg_list = &sge, .num_sge = 1 };
 	struct ibv_recv_wr *bad = NULL;
 	int err;
 
 	if (offset > mr->length || length > mr->length - offset)
 		return EFAULT;
-	err = ibv_post_recv(qp, &request, &bad);
-	return err ? err : hf_complete(device, request.wr_id, timeout_ms, status);
+	err = ibv_post_recv(pair->qp, &request, &bad);
+	return err ? err : hf_complete(pair, request.wr_id, timeout_ms, status);
 }

@@ -58,7 +58,6 @@ unsafe extern "C" {
     fn hf_has_odp(device: *mut RawDevice, has: *mut c_int) -> c_int;
     fn hf_async_event(device: *mut RawDevice, kind: *mut c_int) -> c_int;
     fn hf_transfer(
-        device: *mut RawDevice,
         qp: *mut RawPair,
         kind: c_int,
         local: *mut u8,
@@ -70,7 +69,6 @@ unsafe extern "C" {
         status: *mut c_int,
     ) -> c_int;
     fn hf_receive(
-        device: *mut RawDevice,
         qp: *mut RawPair,
         mr: *mut RawRegion,
         offset: u64,
@@ -80,7 +78,7 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// An open RDMA device with a protection domain and a completion queue. Lives as long as its
+/// An open RDMA device with a protection domain. Lives as long as its
 /// process: what it held is let go by the kernel, which is what scenarios look at.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Device(*mut RawDevice);
@@ -95,8 +93,8 @@ pub(crate) struct Region {
     pub(crate) rkey: u32,
 }
 
-/// A queue pair of this process.
-#[derive(Debug)]
+/// A queue pair of this process, with a completion queue of its own.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct QueuePair {
     raw: *mut RawPair,
     /// Its number, which the peer needs.
@@ -216,61 +214,6 @@ impl Device {
         check(unsafe { hf_create_qp(self.0, &raw mut raw, &raw mut number) })?;
         Ok(QueuePair { raw, number })
     }
-
-    /// One transfer between all of `local` and a peer's region, and the name of its completion's
-    /// status without `IBV_WC_`; `TIMEOUT` when none came within [`TRANSFER_TIMEOUT_MS`].
-    ///
-    /// # Errors
-    /// The errno of posting it.
-    pub(crate) fn transfer(
-        &self,
-        pair: &QueuePair,
-        direction: Direction,
-        local: (Mapping, &Region),
-        len: u32,
-        remote: Remote,
-    ) -> Result<String, Errno> {
-        let (map, region) = local;
-        if len as usize > map.len() {
-            return Err(Errno::EFAULT);
-        }
-        let mut status: c_int = -1;
-        // SAFETY: device, pair and region are live handles of libibverbs, the range lies in the
-        // mapping that the region was made of.
-        let result = unsafe {
-            hf_transfer(
-                self.0,
-                pair.raw,
-                direction as c_int,
-                map.start(),
-                region.lkey,
-                len,
-                remote.address,
-                remote.rkey,
-                TRANSFER_TIMEOUT_MS,
-                &raw mut status,
-            )
-        };
-        completed(result, status)
-    }
-
-    /// Receives what a peer sends into a part of a region of ours, and the name of the completion's status.
-    ///
-    /// # Errors
-    /// The errno of posting it; EFAULT when the part is not within the region.
-    pub(crate) fn receive(
-        &self,
-        pair: &QueuePair,
-        region: &Region,
-        at: u64,
-        len: u32,
-    ) -> Result<String, Errno> {
-        let mut status: c_int = -1;
-        // SAFETY: device, pair and region are live handles of libibverbs, which checks the part.
-        let result =
-            unsafe { hf_receive(self.0, pair.raw, region.raw, at, len, TRANSFER_TIMEOUT_MS, &raw mut status) };
-        completed(result, status)
-    }
 }
 
 /// The name of a completion's status.
@@ -294,6 +237,52 @@ impl Region {
 }
 
 impl QueuePair {
+    /// One transfer between all of `local` and a peer's region, and the name of its completion's
+    /// status without `IBV_WC_`; `TIMEOUT` when none came within [`TRANSFER_TIMEOUT_MS`].
+    ///
+    /// # Errors
+    /// The errno of posting it.
+    pub(crate) fn transfer(
+        self,
+        direction: Direction,
+        local: (Mapping, &Region),
+        len: u32,
+        remote: Remote,
+    ) -> Result<String, Errno> {
+        let (map, region) = local;
+        if len as usize > map.len() {
+            return Err(Errno::EFAULT);
+        }
+        let mut status: c_int = -1;
+        // SAFETY: pair and region are live handles of libibverbs, the range lies in the
+        // mapping that the region was made of.
+        let result = unsafe {
+            hf_transfer(
+                self.raw,
+                direction as c_int,
+                map.start(),
+                region.lkey,
+                len,
+                remote.address,
+                remote.rkey,
+                TRANSFER_TIMEOUT_MS,
+                &raw mut status,
+            )
+        };
+        completed(result, status)
+    }
+
+    /// Receives what a peer sends into a part of a region of ours, and the name of the completion's status.
+    ///
+    /// # Errors
+    /// The errno of posting it; EFAULT when the part is not within the region.
+    pub(crate) fn receive(self, region: &Region, at: u64, len: u32) -> Result<String, Errno> {
+        let mut status: c_int = -1;
+        // SAFETY: pair and region are live handles of libibverbs, which checks the part.
+        let result = unsafe { hf_receive(self.raw, region.raw, at, len, TRANSFER_TIMEOUT_MS, &raw mut status) };
+        completed(result, status)
+    }
+
     /// Connects the pair with a peer's: RTR, then RTS.
     ///
     /// # Errors

@@ -144,6 +144,8 @@ pub struct Signalled {
     pub pid: Option<i32>,
     /// How many signals this handler has had, this one included.
     pub count: u32,
+    /// The thread that got it, by its name (`/proc/PID/comm`): that of its actor, of which 15 letters fit.
+    pub thread: String,
 }
 
 /// Codes that any signal may have (`SI_*`) and those of I/O (`POLL_*`), with their numbers

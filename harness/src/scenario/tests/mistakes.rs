@@ -38,7 +38,7 @@ steps:
 ";
 
 /// What is wrong, what of the good scenario is replaced, and by what.
-const MISTAKES: [(&str, &str, &str); 40] = [
+const MISTAKES: [(&str, &str, &str); 41] = [
     ("an unknown key of the file", "about: A test", "abuot: A test"),
     ("an unknown field of a file", "size_kib: 64", "sise_kib: 64"),
     ("an unknown place", "fs: [ext4, xfs]", "fs: [ext4, xsf]"),
@@ -71,6 +71,7 @@ const MISTAKES: [(&str, &str, &str); 40] = [
     ("an unknown signal to handle", "{signal: SIGIO", "{signal: SIGOI"),
     ("an unknown signal to expect", "expect: signal SIGIO", "expect: signal SIGOI"),
     ("an unknown code", "code POLL_MSG", "code POLL_MGS"),
+    ("an unknown actor whose thread is signalled", "code POLL_MSG fd $fd", "code POLL_MSG thread onwer"),
     ("an unknown handler", "handler: recall}", "handler: recal}"),
     ("an unknown contract", "contracts: [mainline", "contracts: [mainlin"),
     ("a contract that the scenario says nothing about", "{mainline: EOPNOTSUPP", "{unguarded: EOPNOTSUPP"),

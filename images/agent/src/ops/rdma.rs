@@ -8,8 +8,8 @@ use super::{bytes, differs, length};
 use crate::actor::{Actor, Done, Stop, Thing, not_issued, wrong_thing};
 use crate::boot::rdma_link::NETDEV;
 use crate::netlink;
-use crate::sys::{Mapping, exposed};
-use crate::verbs::{Device, Direction, Region, Remote};
+use crate::sys::{Mapping, exposed, unhanded};
+use crate::verbs::{Device, Direction, QueuePair, Region, Remote};
 use crate::wire::{Aid, More, PairEnd, RemoteRegion};
 
 /// IBV_ACCESS_LOCAL_WRITE, what the local side of a read needs.
@@ -35,7 +35,8 @@ fn access_bits(access: &[Access]) -> i32 {
 /// ibv_reg_mr(3).
 pub(crate) fn reg_mr(actor: &Actor, op: &RegMr) -> Result<Done, Stop> {
     let map = actor.map(&op.map)?;
-    let region = actor.device()?.register(map, access_bits(&op.access))?;
+    let device = actor.device()?;
+    let region = unhanded(|| device.register(map, access_bits(&op.access)))?;
     let public = RemoteRegion {
         owner: actor.name.borrow().clone(),
         rkey: region.rkey,
@@ -57,7 +58,7 @@ fn region(actor: &Actor, handle: &Handle) -> Result<Region, Stop> {
 pub(crate) fn dereg_mr(actor: &Actor, op: &DeregMr) -> Result<Done, Stop> {
     let region = region(actor, &op.mr)?;
     actor.forget(&op.mr);
-    region.deregister()?;
+    unhanded(|| region.deregister())?;
     Ok(Done::default())
 }
 
@@ -187,9 +188,8 @@ pub(crate) fn send(actor: &Actor, op: &RdmaSend) -> Result<Done, Stop> {
 pub(crate) fn receive(actor: &Actor, op: &RdmaReceive) -> Result<Done, Stop> {
     let (region, at) = (region(actor, &op.mr)?, bytes(op.at_kib)?);
     let len = u32::try_from(bytes(op.len_kib)?).map_err(|_| not_issued(TOO_LONG))?;
-    let pairs = actor.pairs.borrow();
-    let (pair, _) = pairs.get(&op.from).ok_or_else(|| not_connected(actor, &op.from))?;
-    finished(&actor.device()?.receive(pair, &region, at, len)?)
+    let pair = pair(actor, &op.from)?;
+    finished(&unhanded(|| pair.receive(&region, at, len))?)
 }
 
 /// What a completion's status comes to.
@@ -203,8 +203,10 @@ fn finished(status: &str) -> Result<Done, Stop> {
 /// Why a length does not fit into a request.
 const TOO_LONG: &str = "a transfer is shorter than 4 GiB";
 
-fn not_connected(actor: &Actor, peer: &str) -> Stop {
-    not_issued(format!("{} is not connected to {peer}", actor.name.borrow()))
+/// The queue pair with a peer.
+fn pair(actor: &Actor, peer: &str) -> Result<QueuePair, Stop> {
+    let pair = actor.pairs.borrow().get(peer).map(|(pair, _)| *pair);
+    pair.ok_or_else(|| not_issued(format!("{} is not connected to {peer}", actor.name.borrow())))
 }
 
 /// A transfer between the local buffer and a region: one of this process, or the one that the session names.
@@ -228,11 +230,10 @@ fn transfer(
 /// Registers the local buffer, transfers, lets go of the region: no pin of ours stays behind.
 fn post(actor: &Actor, peer: &str, direction: Direction, local: Mapping, remote: Remote) -> Result<(), Stop> {
     let device = actor.device()?;
-    let pairs = actor.pairs.borrow();
-    let (pair, _) = pairs.get(peer).ok_or_else(|| not_connected(actor, peer))?;
+    let pair = pair(actor, peer)?;
     let len = u32::try_from(local.len()).map_err(|_| not_issued(TOO_LONG))?;
     let region = device.register(local, LOCAL_WRITE)?;
-    let status = device.transfer(pair, direction, (local, &region), len, remote);
+    let status = unhanded(|| pair.transfer(direction, (local, &region), len, remote));
     let let_go = region.deregister();
     finished(&status?)?;
     Ok(let_go?)

@@ -23,7 +23,7 @@ pub(crate) use raw::{
 };
 pub(crate) use signals::{
     Info, close_to_signals, exposed, ignore_signal, in_handler, install, keep_from_main, play_by_thread,
-    serve_by_thread, share,
+    serve_by_thread, share, unhanded,
 };
 
 /// The number of a descriptor that a step made. What is closed, replaced or passed on is the scenario's

@@ -140,6 +140,18 @@ pub(crate) fn exposed<T>(call: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Runs what a library does, which no handler may interrupt, with the baton laid down: other threads of the
+/// actor go on meanwhile.
+pub(crate) fn unhanded<T>(call: impl FnOnce() -> T) -> T {
+    if MODE.get() == Mode::Plain {
+        return call();
+    }
+    lay_down_baton();
+    let result = call();
+    take_baton();
+    result
+}
+
 /// True inside a handler, or in the thread that answers signals: there the actor cannot be left.
 #[must_use]
 pub(crate) fn in_handler() -> bool {

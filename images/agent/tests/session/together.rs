@@ -103,6 +103,23 @@ fn what_begins_together_waits_for_the_last_to_come() {
     assert_eq!(guest.collect("e"), Outcome::Returned(65536));
 }
 
+#[test]
+fn what_cannot_be_issued_together_keeps_nobody_waiting() {
+    let mut guest = pair();
+    let nowhere = do_(r#"{"rdma_write": {"mr": "$mr", "at_kib": 0, "len_kib": 4, "pattern": 1}}"#);
+    let group = vec![issue("lost", "owner", nowhere), issue("there", "other", size())];
+    assert!(matches!(guest.ask(&Order::Together(group)), Reply::Started { .. }));
+    assert!(is_not_issued(&guest.collect("lost"), "$mr is not a memory region"));
+    assert_eq!(guest.collect("there"), Outcome::Returned(65536));
+    // Nor in a stress: who cannot begin says so, the others draw.
+    let gone = do_(r#"{"kill": {"actor": "nobody", "signal": "SIGTERM"}}"#);
+    let told =
+        tallies(guest.ask(&stress(3, 100, vec![issue("bad", "owner", gone), issue("see", "other", size())])));
+    assert!(is_not_issued(&told["bad"], "nobody"));
+    assert!(counts(&told["see"])[0].times > 1);
+    assert_eq!(guest.act("after", "owner", size()), Outcome::Returned(65536));
+}
+
 fn stress(seed: u64, for_ms: u64, choices: Vec<Issue>) -> Order {
     Order::Stress(Stress { id: "rush".into(), seed, for_ms, grace_ms: 300, choices })
 }
