@@ -335,10 +335,11 @@ pub fn describe(outcome: &Outcome) -> String {
             let cut = text.char_indices().nth(MOST_PRINTED).map(|(at, _)| format!("{} ...", &text[..at]));
             format!("shows {}", cut.unwrap_or(text))
         }
-        Outcome::Signalled(Signalled { signal, code, fd, pid, .. }) => {
+        Outcome::Signalled(Signalled { signal, code, fd, pid, thread, .. }) => {
             let fd = fd.map(|fd| format!(" fd {fd}")).unwrap_or_default();
             let pid = pid.map(|pid| format!(" from {pid}")).unwrap_or_default();
-            format!("signal {signal} code {code}{fd}{pid}")
+            let thread = if thread.is_empty() { String::new() } else { format!(" thread {thread}") };
+            format!("signal {signal} code {code}{fd}{pid}{thread}")
         }
         Outcome::NoSignal => "no signal".to_owned(),
         Outcome::Within(step) => format!("success with `{step}` there all the time"),
