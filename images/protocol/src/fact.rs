@@ -145,6 +145,7 @@ pub struct Signalled {
     /// How many signals this handler has had, this one included.
     pub count: u32,
     /// The thread that got it, by its name (`/proc/PID/comm`): that of its actor, of which 15 letters fit.
+    #[serde(default)]
     pub thread: String,
 }
 
@@ -247,6 +248,7 @@ pub struct Hello {
     /// The RDMA link.
     pub rdma: RdmaFact,
     /// What the guest found out about features that kernels declare; nothing of those it cannot look for.
+    #[serde(default)]
     pub features: BTreeMap<String, bool>,
     /// Processors online.
     pub cpus: u32,

@@ -47,8 +47,20 @@ fn every_example_of_the_page_is_good() {
     let forms = schema()["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     let apart = ["control", "ends"];
     let words = [
-        "use", "with", "together", "repeat", "stress", "reaches", "still", "await", "after", "twin",
-        "features", "phrases", "as",
+        "use",
+        "with",
+        "together",
+        "repeat",
+        "stress",
+        "reaches",
+        "never_within",
+        "still",
+        "await",
+        "after",
+        "twin",
+        "features",
+        "phrases",
+        "as",
     ];
     for word in forms.iter().map(String::as_str).filter(|word| !apart.contains(word)).chain(words) {
         assert!(whole.contains(&format!("{word}:")), "no example has `{word}:`");
