@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use holdfast_protocol::op::{RdmaRead, RdmaWrite, RegMr};
+use holdfast_protocol::op::{Mmap, RdmaRead, RdmaWrite, RegMr};
 use holdfast_protocol::{Access, DamageFact, FallocateMode, Handle, Op, OpenFlag, Outcome, Victim};
 
 use serde_json::Value;
@@ -37,6 +37,8 @@ const KIB: u64 = 1 << 10;
 pub(super) struct Ledger {
     /// Parts of regions that lie on files.
     pinned: Vec<Pinned>,
+    /// Mappings of no file: nobody need look where their blocks are.
+    anonymous: BTreeSet<String>,
     /// A look is going on: what it hears of meanwhile begins no other.
     looking: bool,
     /// Actors that have a queue pair with each other, in both orders.
@@ -79,7 +81,12 @@ impl Session {
 
     /// Notes that a step has succeeded, and looks for damage where it may have done some.
     pub(super) fn after_success(&mut self, step: &str, actor: &str, op: &Op) {
+        if let Op::Mmap(Mmap { over: Some(map), .. }) = op {
+            self.ledger.anonymous.remove(map.id());
+        }
         match op {
+            Op::Mmap(op) if op.fd.is_none() => drop(self.ledger.anonymous.insert(step.to_owned())),
+            Op::RegMr(op) if self.ledger.anonymous.contains(op.map.id()) => {}
             Op::RegMr(op) => self.remember(step, actor, op),
             Op::DeregMr(op) => self.ledger.pinned.retain(|pinned| pinned.region != op.mr.id()),
             _ => {}
