@@ -7,15 +7,13 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
-use holdfast_protocol::{ActorSetup, Handle, Op, Outcome, read_frame, write_frame};
+use holdfast_protocol::{Handle, Op, Outcome, read_frame, write_frame};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd;
-use serde::{Deserialize, Serialize};
 
 use crate::clock::now_ms;
 use crate::handlers::Handlers;
@@ -26,7 +24,7 @@ use crate::verbs::{self, Device, QueuePair, Region};
 use crate::wire::{Aid, Answer, Call, GATE_TAG, More, Part, Patient, RemoteRegion, SPARE_TAG};
 
 /// Exit status of an actor whose session went away or spoke nonsense.
-const EXIT_NO_SESSION: i32 = 70;
+pub(crate) const EXIT_NO_SESSION: i32 = 70;
 
 /// A result that later steps may name.
 #[derive(Clone, Debug)]
@@ -117,7 +115,7 @@ pub(crate) struct Control(Number);
 
 impl Control {
     /// The stream.
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(Self::number())
     }
 
@@ -189,7 +187,7 @@ fn say(mut control: Control, answer: &Answer) {
 
 impl Actor {
     /// Somebody of this part who holds nothing yet.
-    fn new(part: Part) -> Self {
+    pub(crate) fn new(part: Part) -> Self {
         Self {
             name: RefCell::new(part.name.clone()),
             part,
@@ -219,7 +217,7 @@ impl Actor {
     }
 
     /// Takes calls and answers them until the session goes away.
-    fn play(&'static self, mut control: Control) -> ! {
+    pub(crate) fn play(&'static self, mut control: Control) -> ! {
         let mut gate = None;
         loop {
             control.wait();
@@ -281,9 +279,9 @@ impl Actor {
                 (tag, result)
             }
             Call::Link { tag, peer } => (tag, ops::passing::take_link(self, peer)),
-            Call::Aid { step, aid } => {
+            Call::Aid { tag, step, aid } => {
                 self.handlers.take_aid(step, aid);
-                return None;
+                (tag, Ok(Done::default()))
             }
             Call::Stress { tag, choices, seed, for_ms } => {
                 let tallies = crate::stress::run(self, &choices, seed, for_ms);
@@ -460,64 +458,6 @@ impl Actor {
     pub(crate) fn forget(&self, handle: &Handle) {
         self.things.borrow_mut().remove(handle.id());
     }
-}
-
-/// What an actor leaves for the program that it becomes by execve(2).
-#[derive(Debug, Serialize, Deserialize)]
-struct Legacy {
-    part: Part,
-    fds: BTreeMap<String, i32>,
-    links: BTreeMap<String, i32>,
-    tag: String,
-    at_ms: u64,
-}
-
-impl Actor {
-    /// What the next program of this process will know.
-    ///
-    /// # Errors
-    /// When it cannot be put down.
-    pub(crate) fn legacy(&self, tag: &str) -> io::Result<OwnedFd> {
-        let number = |(id, thing): (&String, &Thing)| match thing {
-            Thing::Fd(fd) => Some((id.clone(), fd.raw())),
-            _ => None,
-        };
-        let legacy = Legacy {
-            part: Part { name: self.name.borrow().clone(), setup: ActorSetup::default(), ..self.part.clone() },
-            fds: self.things.borrow().iter().filter_map(number).collect(),
-            links: self.links.borrow().iter().map(|(peer, fd)| (peer.clone(), fd.raw())).collect(),
-            tag: tag.to_owned(),
-            at_ms: now_ms(),
-        };
-        let fd = sys::memfd(0)?;
-        let mut file = File::from(fd);
-        write_frame(&mut file, &legacy)?;
-        Ok(file.into())
-    }
-}
-
-/// The life of an actor after execve(2). It has no handlers, mappings and devices: the kernel took them.
-pub(crate) fn resume(legacy: OwnedFd) -> ! {
-    sys::close_to_signals();
-    for signal in [libc::SIGBUS, libc::SIGSEGV] {
-        let _ = sys::guard(signal);
-    }
-    let mut file = File::from(legacy);
-    let read =
-        io::Seek::rewind(&mut file).map_err(drop).and_then(|()| read_frame::<Legacy>(&mut file).map_err(drop));
-    drop(file);
-    let Ok(Legacy { part, fds, links, tag, at_ms }) = read else { sys::exit_now(EXIT_NO_SESSION) };
-    verbs::look_around();
-    let actor: &'static Actor = Box::leak(Box::new(Actor::new(part)));
-    // A number that the kernel closed is nobody's handle.
-    let open = |(name, fd): (String, i32)| Some((name, Number::of(fd).filter(|_| sys::is_open(fd))?));
-    *actor.things.borrow_mut() = fds.into_iter().filter_map(open).map(|(id, fd)| (id, Thing::Fd(fd))).collect();
-    *actor.links.borrow_mut() = links.into_iter().filter_map(open).collect();
-    actor.show_name();
-    sys::share(actor);
-    let took_ms = now_ms() - at_ms;
-    actor.say(&Answer { tag, outcome: Outcome::Returned(0), at_ms, took_ms, more: More::Nothing });
-    actor.play(Control::new())
 }
 
 /// Why a handle does not fit, for the step's fact.

@@ -10,6 +10,7 @@ mod actor;
 mod boot;
 mod clock;
 mod handlers;
+mod legacy;
 mod netlink;
 mod ops;
 mod oracles;
@@ -47,7 +48,7 @@ fn main() {
     match words.as_slice() {
         ["actor"] => actor::run(),
         ["actor", "--resume", fd] => match fd.parse().ok().and_then(|fd| sys::inherited_fd(fd).ok()) {
-            Some(legacy) => actor::resume(legacy),
+            Some(legacy) => legacy::resume(legacy),
             None => fail(&format!("{fd} is no descriptor")),
         },
         ["keeper", what @ ..] => ops::violate::run_keeper(what),

@@ -107,8 +107,10 @@ pub(crate) enum Call {
         /// The other actor.
         name: String,
     },
-    /// What the session adds to an operation that a handler will do; no answer.
+    /// What the session adds to an operation that a handler will do.
     Aid {
+        /// Comes back with the answer.
+        tag: String,
         /// The step under which it is known.
         step: String,
         /// What is added.

@@ -107,9 +107,9 @@ impl Session {
                     self.link_for(name, &run.op)?;
                     let step = handler_step(handler, &run.id);
                     let aid = self.aid(&run.op).map_err(|why| format!("handler step {step}: {why}"))?;
-                    if !self.cast.tell(name, &Call::Aid { step, aid }) {
-                        return Err(format!("actor {name} ended at once"));
-                    }
+                    // Until it has taken it, a signal that came would find nothing.
+                    let tag = format!("aid for {step}");
+                    self.ask(name, &Call::Aid { tag: tag.clone(), step, aid }, &tag, ACTOR_TIMEOUT)?;
                 }
             }
         }
