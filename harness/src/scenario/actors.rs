@@ -92,9 +92,9 @@ pub(super) fn step_of(handler: &str, id: &str) -> String {
 
 impl Actor {
     /// Its part where each handler runs `ops` of what it is to do.
-    pub(super) fn setup(&self, mut ops: impl FnMut(&str, &Run) -> Vec<(String, Op)>) -> ActorSetup {
+    pub(super) fn setup(&self, ops: impl Fn(&Run) -> Vec<(String, Op)>) -> ActorSetup {
         let handler = |(name, one): (&String, &Handler)| {
-            let run = one.run.iter().flat_map(|run| ops(name, run));
+            let run = one.run.iter().flat_map(&ops);
             let run = run.map(|(id, op)| HandlerRun { id, op }).collect();
             let setup = HandlerSetup {
                 signal: one.signal.clone(),

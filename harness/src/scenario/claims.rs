@@ -120,18 +120,14 @@ impl Checker<'_> {
     /// What must not be there meanwhile is the result of another actor's choice of the same stress.
     fn names_a_choice(&self, nr: usize, step: &StepForm, other: &str) -> Result<()> {
         let of = |step: &StepForm| step.drawn.as_ref().map(|drawn| drawn.of.clone());
-        let others =
-            self.entries.iter().filter(|entry| of(&entry.form) == of(step) && entry.form.by != step.by);
-        let results =
-            others.filter(|entry| entry.form.issue.as_ref().is_some_and(|op| uses(op).result.is_some()));
-        let mut valid = results.filter_map(|entry| entry.form.id.as_deref());
-        if valid.any(|id| id == other) {
+        let makes = |step: &StepForm| step.issue.as_ref().is_some_and(|op| uses(op).result.is_some());
+        let forms = self.entries.iter().map(|entry| &entry.form);
+        let valid = forms.filter(|form| of(form) == of(step) && form.by != step.by && makes(form));
+        let valid: Vec<&str> = valid.filter_map(|form| form.id.as_deref()).collect();
+        if valid.contains(&other) {
             return Ok(());
         }
-        let others =
-            self.entries.iter().filter(|entry| of(&entry.form) == of(step) && entry.form.by != step.by);
-        let message =
-            unknown_word("choice of another actor", other, others.filter_map(|entry| entry.form.id.as_deref()));
+        let message = unknown_word("choice of another actor", other, valid);
         Err(self.word_fault(nr, &path!["never_within"], Some(other), &message))
     }
 

@@ -144,7 +144,7 @@ pub fn written(scenario: &Scenario, under: &Under<'_>) -> Written {
     for step in &mut steps {
         step.twin = step.twin.take().map(|id| seen.last.get(id.as_str()).cloned().unwrap_or(id));
     }
-    let part = |actor: &Actor| actor.setup(|_, run| seen.of_handler(run, under));
+    let part = |actor: &Actor| actor.setup(|run| seen.of_handler(run, under));
     let actors = scenario.actors.iter().map(|(name, actor)| (name.clone(), part(actor))).collect();
     Written { steps, actors }
 }

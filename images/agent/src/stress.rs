@@ -14,8 +14,7 @@ use crate::actor::{Actor, Thing};
 use crate::clock::{now_ms, now_us};
 use crate::wire::{Aid, Answer, Call, Choice, Span, Tally};
 
-/// More kinds of outcome than this of one choice are not told apart: there are 133 errnos, and no operation
-/// has more than a few.
+/// With more kinds of outcome than this of one choice, values and texts are not told apart any more.
 const MOST_KINDS: usize = 64;
 
 /// splitmix64: every number follows from the one before, and every seed gives another sequence.

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use holdfast_protocol::op::{Mmap, RdmaRead, RdmaWrite, RegMr};
 use holdfast_protocol::{Access, DamageFact, FallocateMode, Handle, Op, OpenFlag, Outcome, Victim};
-
 use serde_json::Value;
 
 use super::Session;
