@@ -161,6 +161,16 @@ fn a_mistake_in_stress_has_its_place() {
     let late = wrong("  - {by: b, do: {size: {file: data}}}", "  - {by: a, do: {dereg_mr: {mr: $pin}}}");
     assert!(late.contains("`$pin` is let go at the end of the stress `rush`"), "{late}");
     assert!(wrong("{truncate: {file: data, size_kib: 0}}", "{wait: {actor: a}}").contains("nothing to draw"));
+    // What a choice must not lie within is another actor's, and results in something.
+    let within = |id: &str| format!("never_within: {id}, expect: ok, reaches: ok, proves");
+    let from = "expect: ok, reaches: ok, proves";
+    load(&STRESS.replacen(from, &within("pin"), 1)).unwrap();
+    assert!(
+        wrong(from, &within("pinn")).contains("unknown choice of another actor `pinn`; did you mean `pin`?")
+    );
+    for id in ["unpin", "cut", "map"] {
+        assert!(wrong(from, &within(id)).contains(&format!("unknown choice of another actor `{id}`")), "{id}");
+    }
     let many = format!("      b:\n{}", "        - {id: x, do: {pipe: {}}}\n".repeat(17));
     assert!(wrong("      b:\n", &many).contains("an actor draws from 1 to 16 operations"));
 }

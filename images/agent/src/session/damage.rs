@@ -141,7 +141,7 @@ impl Session {
             }
             let has_name = self.files.values().any(|file| Inode::of(&file.path) == Some(of));
             if (has_name || nameless_too)
-                && let Some(fact) = self.look(after, &pinned)
+                && let Some(fact) = self.look(after, &pinned, &in_use)
             {
                 self.ledger.found.push(fact);
             }
@@ -173,8 +173,7 @@ impl Session {
     }
 
     /// Looks whether a region's blocks are, or can be, another file's by now, and what it reaches then.
-    fn look(&mut self, after: &str, pinned: &Pinned) -> Option<DamageFact> {
-        let in_use = self.in_use();
+    fn look(&mut self, after: &str, pinned: &Pinned, in_use: &[Inode]) -> Option<DamageFact> {
         let free = |path: &PathBuf| Inode::of(path).is_some_and(|of| !in_use.contains(&of));
         let paths: Vec<PathBuf> = self.files.values().map(|file| file.path.clone()).filter(free).collect();
         let (of, wanted) = (pinned.piece.of, pinned.piece.extents.clone());
