@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use holdfast_protocol::{Fact, Issue, Order, Outcome, Reply, Stress};
+use holdfast_protocol::{Fact, Issue, Order, Outcome, Reply, Setup, Stress};
 
 use crate::fsck;
 use crate::judge::scaled;
@@ -205,7 +205,7 @@ async fn conduct(
     let slack = |ms: u64| Duration::from_millis(scaled(ms + ORDER_SLACK_MS, pace));
     "preparation".clone_into(doing);
     say(doing);
-    match vm.exchange(&Order::Prepare(case.setup.clone()), slack(PREPARE_MS)).await? {
+    match vm.exchange(&Order::Prepare(setup(&case.setup, pace)), slack(PREPARE_MS)).await? {
         Reply::Prepared(files) => record.files = files,
         other => return Err(unexpected(&other)),
     }
@@ -268,6 +268,19 @@ fn issue(step: &PlannedStep) -> Option<Issue> {
     Some(Issue { step: step.id.clone(), actor: by.clone(), op: op.clone(), never_within })
 }
 
+/// What the guest prepares: lease-break-time is a wait of the kernel's and follows the guest's pace as all waits
+/// of a case do, to the nearest whole second; 0 is never (fs/locks.c).
+fn setup(setup: &Setup, pace: f64) -> Setup {
+    let mut setup = setup.clone();
+    if let Some(value) = setup.sysctl.get_mut("fs.lease-break-time")
+        && let Ok(seconds) = value.parse::<u64>()
+        && seconds > 0
+    {
+        *value = ((scaled(seconds * 1000, pace) + 500) / 1000).max(1).to_string();
+    }
+    setup
+}
+
 /// The order of a step, or of a group of steps that begin at the same moment, and how long the guest will
 /// wait for it.
 fn order(group: &[&PlannedStep], seed: u64, pace: f64) -> (Order, u64) {
@@ -297,4 +310,30 @@ fn order(group: &[&PlannedStep], seed: u64, pace: f64) -> (Order, u64) {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use holdfast_protocol::Setup;
+
+    use super::setup;
+
+    #[test]
+    fn lease_break_time_follows_the_pace_and_nothing_else_does() {
+        let at = |name: &str, value: &str, pace| {
+            let sysctl = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+            let given = Setup { case: String::new(), files: BTreeMap::new(), actors: BTreeMap::new(), sysctl };
+            setup(&given, pace).sysctl[name].clone()
+        };
+        let lease = |value, pace| at("fs.lease-break-time", value, pace);
+        assert_eq!(lease("2", 1.0), "2");
+        assert_eq!(lease("2", 1.24), "2");
+        assert_eq!(lease("2", 1.25), "3");
+        assert_eq!(lease("2", 9.6), "19");
+        assert_eq!(lease("1", 0.3), "1", "0 would be never");
+        assert_eq!(lease("0", 3.0), "0");
+        assert_eq!(at("fs.leases-enable", "1", 3.0), "1");
+    }
 }
