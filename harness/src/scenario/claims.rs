@@ -151,7 +151,13 @@ impl Checker<'_> {
         if made.unknown {
             return Ok(());
         }
-        if *twin == id_of(nr, step) || made.does != step.does() || step.by.as_deref() != self.by_of(twin) {
+        // What an `await` comes to is what the step came to that it collects.
+        let call = step.collect.as_ref().and_then(|id| Some((id, self.done.get(id)?)));
+        let same = match call {
+            Some((id, call)) => id != twin && made.does == call.does && self.by_of(id) == self.by_of(twin),
+            None => made.does == step.does() && step.by.as_deref() == self.by_of(twin),
+        };
+        if *twin == id_of(nr, step) || !same {
             let message = "a twin is another step of the same actor with the same operation";
             return Err(self.fault(nr, &path!["twin"], message));
         }

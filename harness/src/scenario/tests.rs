@@ -133,6 +133,12 @@ fn what_means_nothing_is_refused() {
         (", expect: ok}\n  - {id: mr", "}\n  - {id: mr", None),
         (", twin: twin}", "}", Some("it proves a refusal: name its `twin`")),
         ("twin: twin}", "twin: fd}", Some("a twin is another step of the same actor with the same operation")),
+        ("{await: cut, expect: ok}", "{await: cut, expect: EIO, proves: [blocks]}", Some("it proves a refusal")),
+        (
+            "{await: cut, expect: ok}",
+            "{await: cut, expect: EIO, proves: [blocks], twin: cut}",
+            Some("a twin is another step of the same actor with the same operation"),
+        ),
         ("  - {await: cut, expect: ok}\n", "", Some("started and never awaited")),
         ("proves: [longterm-refused], ", "", None),
         ("{still: cut, for_ms: 1000, needs: [mr], proves: [blocks]}", "{await: cut}", Some("awaited already")),
