@@ -133,7 +133,11 @@ fn what_means_nothing_is_refused() {
         (", expect: ok}\n  - {id: mr", "}\n  - {id: mr", None),
         (", twin: twin}", "}", Some("it proves a refusal: name its `twin`")),
         ("twin: twin}", "twin: fd}", Some("a twin is another step of the same actor with the same operation")),
-        ("{await: cut, expect: ok}", "{await: cut, expect: EIO, proves: [blocks]}", Some("it proves a refusal")),
+        (
+            "{await: cut, expect: ok}",
+            "{await: cut, expect: EIO, proves: [blocks]}",
+            Some("it proves a refusal"),
+        ),
         (
             "{await: cut, expect: ok}",
             "{await: cut, expect: EIO, proves: [blocks], twin: cut}",

@@ -180,6 +180,7 @@ fn of_files(op: &Op) -> Uses<'_> {
         Op::Clone(op) => Uses { files: vec![&op.file, &op.to], ..none },
         Op::Dedupe(op) => Uses { files: vec![&op.file, &op.to], ..none },
         Op::ExchangeRange(op) => Uses { files: vec![&op.file, &op.to], ..none },
+        Op::SwapExtents(op) => Uses { files: vec![&op.file, &op.to], ..none },
         Op::Fiemap(op) => on_file(&op.file),
         Op::Statx(op) => on_file(&op.file),
         Op::Fill(op) => on_file(&op.file),

@@ -413,6 +413,7 @@ impl Actor {
             Op::Clone(op) => blocks::clone(self, &op),
             Op::Dedupe(op) => blocks::dedupe(self, &op),
             Op::ExchangeRange(op) => blocks::exchange_range(self, &op),
+            Op::SwapExtents(op) => blocks::swap_extents(self, &op),
             Op::Fiemap(op) => blocks::fiemap(self, &op),
             Op::Statx(op) => blocks::statx(self, &op),
             Op::Fill(op) => blocks::fill(self, &op),

@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use holdfast_protocol::op::{
-    Clone, Dedupe, ExchangeRange, Fiemap, Fill, FillFree, Mount, Remount, Statx, StatxField, Umount,
+    Clone, Dedupe, ExchangeRange, Fiemap, Fill, FillFree, Mount, Remount, Statx, StatxField, SwapExtents,
+    Umount,
 };
 use holdfast_protocol::{Outcome, Place};
 use nix::errno::Errno;
@@ -33,6 +34,13 @@ pub(crate) const FS_IOC_FIEMAP: u64 = 0xc020_660b;
 pub(crate) const FIEMAP_SYNC: u32 = 1;
 /// `_IOW('X', 129, struct xfs_exchange_range)` of fs/xfs/libxfs/xfs_fs.h.
 const XFS_IOC_EXCHANGE_RANGE: u64 = 0x4028_5881;
+
+/// `_IOWR('X', 109, struct xfs_swapext)`, its size, and where in it is what.
+const XFS_IOC_SWAPEXT: u64 = 0xc0c0_586d;
+const SWAPEXT_BYTES: usize = 192;
+const SWAPEXT_STAT_AT: usize = 56;
+const BSTAT_MTIME_AT: usize = 56;
+const BSTAT_CTIME_AT: usize = 72;
 
 /// How much is written at once, in bytes.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -83,6 +91,27 @@ pub(crate) fn exchange_range(actor: &Actor, op: &ExchangeRange) -> Result<Done, 
     let file1 = number_of(&from).cast_unsigned();
     let mut range = words(&[file1, bytes(op.at_kib)?, bytes(op.to_at_kib)?, bytes(op.len_kib)?, 0]);
     sys::ioctl_bytes(to.as_fd(), XFS_IOC_EXCHANGE_RANGE, &mut range)?;
+    Ok(Done::default())
+}
+
+/// XFS_IOC_SWAPEXT. The kernel wants size and times of the first file as they are, so that nobody changed it
+/// since the caller looked (xfs_swap_extents()).
+pub(crate) fn swap_extents(actor: &Actor, op: &SwapExtents) -> Result<Done, Stop> {
+    let (file, other) = (opened(actor, &op.file)?, opened(actor, &op.to)?);
+    let stat = nix::sys::stat::fstat(file.as_fd())?;
+    let word = |number: i64| number.cast_unsigned();
+    // struct xfs_swapext: version, the two files, offset, length, padding; then the first one's struct
+    // xfs_bstat, of which all but the times may be zero.
+    let mut swap = words(&[0, word(number_of(&file)), word(number_of(&other)), 0, word(stat.st_size), 0, 0]);
+    swap.extend([0; SWAPEXT_BYTES - SWAPEXT_STAT_AT]);
+    for (at, seconds, nanos) in [
+        (BSTAT_MTIME_AT, stat.st_mtime, stat.st_mtime_nsec),
+        (BSTAT_CTIME_AT, stat.st_ctime, stat.st_ctime_nsec),
+    ] {
+        let at = SWAPEXT_STAT_AT + at;
+        swap[at..at + 16].copy_from_slice(&words(&[word(seconds), word(nanos)]));
+    }
+    sys::ioctl_bytes(file.as_fd(), XFS_IOC_SWAPEXT, &mut swap)?;
     Ok(Done::default())
 }
 

@@ -226,6 +226,15 @@ arguments! {
         to_at_kib: u64,
     }
 
+    /// XFS_IOC_SWAPEXT (fs/xfs/libxfs/xfs_fs.h): two files of one size change all their blocks, through
+    /// descriptors of the call's own.
+    SwapExtents {
+        /// The declared file.
+        file: String,
+        /// The declared file that it changes blocks with.
+        to: String,
+    }
+
     /// FS_IOC_FIEMAP of a range, with FIEMAP_FLAG_SYNC: the number of extents is the value.
     Fiemap {
         /// The declared file.

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 pub use files::{
     Clone, Close, Compare, Cut, Dedupe, Dup, Dup2, Dup3, ExchangeRange, Fallocate, Fdatasync, Fiemap, Fill,
-    FillFree, Fsync, Link, Mount, Open, Read, Remount, Rename, Size, Statx, Sync, Syncfs, Truncate, Umount,
-    Unlink, Write,
+    FillFree, Fsync, Link, Mount, Open, Read, Remount, Rename, Size, Statx, SwapExtents, Sync, Syncfs,
+    Truncate, Umount, Unlink, Write,
 };
 pub use lease::{GetLease, GetOwn, GetSig, Lease, Received, SetLease, SetOwn, SetOwnEx, SetSig};
 pub use look::{Command, Dmesg, Fds, FilePins, Locks, Maps, Mrs, ReadFile, Vmstat};
@@ -95,8 +95,8 @@ macro_rules! operations {
 operations! {
     "Files":
         Open, Close, Dup, Dup2, Dup3, Truncate, Fallocate, Cut, Compare, Size, Read, Write, Fsync, Fdatasync,
-        Sync, Syncfs, Unlink, Rename, Link, Clone, Dedupe, ExchangeRange, Fiemap, Statx, Fill, FillFree, Mount,
-        Remount, Umount;
+        Sync, Syncfs, Unlink, Rename, Link, Clone, Dedupe, ExchangeRange, SwapExtents, Fiemap, Statx, Fill,
+        FillFree, Mount, Remount, Umount;
     "Memory":
         Memfd, Mmap, Munmap, Mprotect, Madvise, Store, Load;
     "Leases and signals":
