@@ -32,6 +32,7 @@ use crate::outcome::Interrupted;
 use crate::progress::Progress;
 
 pub use prune::{Pruned, Pruning, prune};
+pub(crate) use spec::patch_files;
 pub use spec::{Base, Origin, Source, Spec, folder, list, spec};
 pub use store::{Built, Manifest, PatchNote};
 
