@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use holdfast_protocol::{ConfigMismatch, Count, Fact, LogLine, Oracles, Outcome, StuckTask, Victim};
+use holdfast_protocol::{ConfigMismatch, Count, Fact, Leaks, LogLine, Oracles, Outcome, StuckTask, Victim};
 
 use crate::fsck::FsckFact;
 use crate::judge::judge_all;
@@ -304,6 +304,10 @@ fn of_oracles(seen: &Oracles) -> Vec<(&'static str, &'static str, Oracles)> {
     with("log", "shows a warning", &|one| {
         one.log.push(LogLine { at_us: 0, text: "WARNING: CPU: 0 PID: 1 at fs/x.c:1 altered+0x1/0x2".into() });
     });
+    with("memory", "shows a leak", &|one| {
+        one.leaks = Leaks::Listed(vec!["unreferenced object 0x1 (size 8):".into()]);
+    });
+    with("memory", "could not be looked at", &|one| one.leaks = Leaks::Unknown { why: "altered".into() });
     with("log", "has lost its mark", &|one| one.log_mark_found = false);
     all
 }
@@ -372,6 +376,7 @@ fn cleaned(mut seen: Oracles) -> Oracles {
     seen.umount.iter_mut().for_each(|umount| umount.errno = 0);
     seen.log.clear();
     seen.log_mark_found = true;
+    seen.leaks = Leaks::NotLookedFor;
     seen
 }
 

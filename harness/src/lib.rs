@@ -16,6 +16,7 @@ pub mod jobs;
 pub mod judge;
 pub mod kernel;
 pub mod machine;
+pub mod mutants;
 pub mod outcome;
 pub mod plan;
 pub mod progress;

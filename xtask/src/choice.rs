@@ -36,6 +36,9 @@ pub(crate) struct Kernels {
     /// The kernel of kernel-configs that gives a tree or series its fragments and contract
     #[arg(long, value_name = "NAME", conflicts_with = "kernel")]
     pub(crate) base: Option<String>,
+    /// With KASAN, lockdep, kmemleak and the like, stored apart as NAME-debug; about ten times slower
+    #[arg(long)]
+    pub(crate) debug: bool,
     /// Judge by this contract instead of the one the kernel claims
     #[arg(long, value_name = "NAME")]
     pub(crate) contract: Option<String>,
@@ -56,12 +59,13 @@ impl Kernels {
         if self.tree.is_some() || self.series.is_some() || self.base.is_some() {
             let base = self.base.clone().unwrap_or_else(|| kernel::DEFAULT_BASE.to_owned());
             let tree = self.tree.clone().map(|path| TreeRequest { path, rev: self.rev.clone() });
-            requests.push(Request { base, tree, config: self.config.clone(), series: self.series.clone() });
+            let (config, series) = (self.config.clone(), self.series.clone());
+            requests.push(Request { base, tree, config, series, debug: self.debug, slot: None });
         } else {
             let names = if self.kernel.is_empty() { others } else { &self.kernel };
-            requests.extend(
-                names.iter().map(|name| Request { config: self.config.clone(), ..Request::named(name) }),
-            );
+            let named =
+                |name| Request { config: self.config.clone(), debug: self.debug, ..Request::named(name) };
+            requests.extend(names.iter().map(named));
         }
         let mut planned = Vec::new();
         let mut by_name = Requests::new();

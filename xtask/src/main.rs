@@ -14,6 +14,7 @@ mod doctor;
 mod install;
 mod kernel;
 mod list;
+mod mutants;
 mod report;
 mod run;
 mod scenario;
@@ -53,6 +54,7 @@ enum Command {
     Kernel(kernel::Kernel),
     Clean(clean::Clean),
     Shell(shell::Shell),
+    Mutants(mutants::Mutants),
     Selftest(selftest::Selftest),
     Bench(bench::Bench),
     Test(test::Test),
@@ -90,6 +92,7 @@ fn dispatch(command: &Command, home: &Home) -> anyhow::Result<Exit> {
         Command::Kernel(args) => kernel::main(args, home),
         Command::Clean(args) => clean::main(args, home),
         Command::Shell(args) => shell::main(args, home),
+        Command::Mutants(args) => mutants::main(args, home),
         Command::Selftest(args) => selftest::main(args, home),
         Command::Bench(args) => bench::main(args, home),
         Command::Test(args) => test::main(args, home),

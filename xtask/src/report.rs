@@ -6,9 +6,10 @@ use clap::Args;
 use holdfast::home::Home;
 use holdfast::outcome::Exit;
 use holdfast::report::render;
-use holdfast::{run, runs};
+use holdfast::{mutants, run, runs};
 
 use crate::exit;
+use crate::mutants::tell;
 
 /// Render the stored results of a run again, judged anew from its facts
 #[derive(Args, Debug)]
@@ -19,7 +20,7 @@ pub(crate) struct Report {
     /// Where the run's folder is, when not in the usual place
     #[arg(long, value_name = "DIR")]
     results: Option<std::path::PathBuf>,
-    /// Print results.json instead of the tables
+    /// Print results.json (of mutants: mutants.json) instead of the tables
     #[arg(long)]
     json: bool,
 }
@@ -28,6 +29,9 @@ pub(crate) struct Report {
 pub(crate) fn main(report: &Report, home: &Home) -> Result<Exit> {
     let folder = runs::find(report.results.as_deref().unwrap_or(&home.runs), &report.run)?;
     let results = run::judged_again(&folder)?;
+    if let Some(stored) = mutants::stored(&folder)? {
+        return tell(&stored.again(&results), &folder, report.json);
+    }
     if report.json {
         outln!("{}", serde_json::to_string_pretty(&results)?);
     } else {

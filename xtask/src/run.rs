@@ -94,7 +94,7 @@ pub(crate) enum Accel {
 
 impl How {
     /// What was asked for is obeyed; otherwise what fits.
-    fn jobs(&self) -> Jobs {
+    pub(crate) fn jobs(&self) -> Jobs {
         self.jobs.map_or_else(Jobs::usual, |jobs| Jobs { count: jobs.into(), why: None })
     }
 

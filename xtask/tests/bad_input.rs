@@ -128,6 +128,38 @@ fn a_feature_is_declared_before_a_kernel_or_a_scenario_speaks_of_it() {
 }
 
 #[test]
+fn a_mutant_says_what_it_breaks_before_anything_is_built() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("mutants/unguarded-6.12");
+    fs::create_dir_all(&own).unwrap();
+    let patch = |name: &str, trailer: &str| {
+        let text = format!("From: A <a@b>\nSubject: [PATCH] x\n\nWhy.\n\n{trailer}---\ndiff --git a/x b/x\n");
+        fs::write(own.join(name), text).unwrap();
+    };
+    patch("M1-no-wait.patch", "Breaks: blocks,\n eintr\n");
+    let kernels = folder.path().to_str().unwrap().to_owned();
+    let mutants = |code, more: &[&str], words: &[&str]| {
+        check(&[&["--kernels", &kernels, "mutants", "--dry-run"], more].concat(), code, words);
+    };
+    let base = "unguarded-6.12";
+    let rows = ["unguarded-6.12   punch/pinned-by-rdma[fs=xfs]", "unguarded-6.12+M1-no-wait punch/pinned"];
+    mutants(0, &[base], &rows);
+    mutants(0, &[base, "punch/*", "--only", "M1", "--without-base", "--debug"], &["unguarded-6.12-debug+M1"]);
+    mutants(2, &["unguarded-6.1"], &["unknown kernel `unguarded-6.1`; did you mean `unguarded-6.12`?"]);
+    mutants(2, &["unguarded-nowait-6.12"], &["unguarded-nowait-6.12 has no mutants (who has:", base]);
+    mutants(2, &[base, "--only", "M2"], &["unknown mutant `M2`"]);
+    mutants(2, &[base, "punch/pined-by-rdma"], &["did you mean `punch/pinned-by-rdma`?"]);
+    patch("M2-typo.patch", "Breaks: block\n");
+    mutants(
+        2,
+        &[base],
+        &["M2-typo.patch:6: contract unguarded: unknown clause `block`; did you mean `blocks`?"],
+    );
+    patch("M2-typo.patch", "");
+    mutants(2, &[base], &["M2-typo.patch:6: the commit message ends here", "`Breaks: CLAUSE, CLAUSE`"]);
+}
+
+#[test]
 fn missing_tools_are_named_with_the_command_that_installs_them() {
     let cache = tempfile::tempdir().unwrap();
     let mut command = holdfast(cache.path(), &["run", "--kernel", "mainline-6.12"]);
@@ -244,7 +276,7 @@ fn an_installed_copy_without_data_says_how_to_get_it() {
 fn help_names_every_subcommand() {
     let words = [
         "run", "list", "report", "doctor", "clean", "kernel", "shell", "selftest", "bench", "test", "install",
-        "scenario",
+        "scenario", "mutants",
     ];
     check(&["--help"], 0, &words);
     for word in words {

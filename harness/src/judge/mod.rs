@@ -16,12 +16,13 @@ use serde::{Deserialize, Serialize};
 pub use oracles::{ORACLES, OracleResult};
 pub use steps::{StepResult, StepStatus, scaled};
 
-use holdfast_protocol::{Hello, Place};
+use holdfast_protocol::{Hello, Leaks, Oracles, Place};
 
 use crate::contract::{Contract, NO_STALE_READ, NO_STALE_WRITE, PINS_BALANCED};
 use crate::outcome::Kind;
 use crate::plan::{Plan, PlannedCase};
 use crate::record::{End, Origin, Record};
+use crate::splat;
 
 /// What the host makes of a case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -289,6 +290,9 @@ fn precondition(case: &PlannedCase, record: &Record) -> Option<String> {
         Some(oracles) if !oracles.log_mark_found => Some(
             "the mark of this case is gone from the kernel log: splats may have been overwritten".to_owned(),
         ),
+        Some(Oracles { leaks: Leaks::Unknown { why }, .. }) => {
+            Some(format!("nobody knows whether the kernel lost memory: {why}"))
+        }
         Some(_) => None,
         None => Some("the standing oracles were not consulted".to_owned()),
     }
@@ -308,10 +312,15 @@ pub fn unready(hello: &Hello) -> Option<String> {
     Some(format!("the guest's {what} is not ready: {trouble}"))
 }
 
-/// The first splat the contract does not declare, and a note for each that it does.
+/// The first splat (or object that kmemleak lists) the contract does not declare, and a note for each that it does.
 fn splats(contract: &Contract, record: &Record) -> (Option<String>, Vec<String>) {
     let log = record.oracles.iter().flat_map(|oracles| oracles.log.iter().map(|line| line.text.as_str()));
-    let seen = crate::splat::splats(log).into_iter().chain(record.console.iter().cloned());
+    let listed = record.oracles.iter().flat_map(|oracles| match &oracles.leaks {
+        Leaks::Listed(lines) => lines.as_slice(),
+        _ => &[],
+    });
+    let leaks = splat::leaks(listed.map(String::as_str));
+    let seen = splat::splats(log).into_iter().chain(record.console.iter().cloned()).chain(leaks);
     let mut undeclared = None;
     let mut notes = Vec::new();
     for splat in seen {

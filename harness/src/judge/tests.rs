@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use holdfast_protocol::{
-    ConfigMismatch, DamageFact, Fact, FileFact, Hello, LogLine, Oracles, Outcome, PinCounts, Place, PmemFact,
-    RdmaFact, Signalled, StuckTask, UmountFact, Victim,
+    ConfigMismatch, DamageFact, Fact, FileFact, Hello, Leaks, LogLine, Oracles, Outcome, PinCounts, Place,
+    PmemFact, RdmaFact, Signalled, StuckTask, UmountFact, Victim,
 };
 
 mod broken;
@@ -170,6 +170,12 @@ fn the_good_case_passes_under_both_contracts() {
 }
 
 #[test]
+fn a_kernel_that_looks_for_lost_memory_and_finds_none_is_good() {
+    let result = after("unguarded", |record| oracles(record).leaks = Leaks::Listed(Vec::new()));
+    assert_eq!(result.verdict.kind, Kind::Pass, "{:?}", result.verdict);
+}
+
+#[test]
 fn what_a_contract_rules_out_is_known_before_anything_boots() {
     let plan = plan(&["mainline"], "");
     let excluded: Vec<&str> = plan.cases[1]
@@ -184,7 +190,7 @@ fn what_a_contract_rules_out_is_known_before_anything_boots() {
 #[test]
 fn each_thing_that_goes_wrong_has_its_own_verdict() {
     type Change = fn(&mut Record);
-    let table: [(&str, Kind, Option<&str>, Change); 34] = [
+    let table: [(&str, Kind, Option<&str>, Change); 36] = [
         ("the pin is refused", Kind::Fail, Some("mr"), |r| {
             r.facts.get_mut("mr").unwrap().outcome = Outcome::Errno(95)
         }),
@@ -217,6 +223,12 @@ fn each_thing_that_goes_wrong_has_its_own_verdict() {
         ("fsck finds damage", Kind::Fail, Some("oracle/fsck"), |r| r.fsck[0].status = Some(4)),
         ("no checker ran", Kind::Fail, Some("oracle/fsck"), |r| r.fsck.clear()),
         ("the log's mark is lost", Kind::Inconclusive, None, |r| oracles(r).log_mark_found = false),
+        ("the kernel loses memory", Kind::KernelBug, None, |r| {
+            oracles(r).leaks = Leaks::Listed(vec!["unreferenced object 0x1 (size 8):".into()]);
+        }),
+        ("nobody can tell whether it does", Kind::Inconclusive, None, |r| {
+            oracles(r).leaks = Leaks::Unknown { why: "scan: EPERM".into() };
+        }),
         ("the guest hangs", Kind::Timeout, Some("free"), |r| {
             r.end = End::Deadline { during: "free".into(), after_ms: 1, qemu: String::new() };
         }),

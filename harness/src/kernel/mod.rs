@@ -32,11 +32,15 @@ use crate::outcome::Interrupted;
 use crate::progress::Progress;
 
 pub use prune::{Pruned, Pruning, prune};
+pub(crate) use spec::patch_files;
 pub use spec::{Base, Origin, Source, Spec, folder, list, spec};
 pub use store::{Built, Manifest, PatchNote};
 
 /// The kernel whose fragments and contract a person's own tree gets unless another is named.
 pub const DEFAULT_BASE: &str = "mainline-6.12";
+
+/// The fragment that makes a kernel look after itself.
+pub const DEBUG: &str = "debug";
 
 /// Which kernel is wanted.
 #[derive(Clone, Debug)]
@@ -50,6 +54,10 @@ pub struct Request {
     pub config: Option<PathBuf>,
     /// Patches on top: a folder of `*.patch`, an mbox, or one patch.
     pub series: Option<PathBuf>,
+    /// With the fragment [`DEBUG`] behind the others: another kernel, with a slot and a name of its own.
+    pub debug: bool,
+    /// The work slot, for kernels that differ so little that they take turns in one; else one of its own.
+    pub slot: Option<String>,
 }
 
 /// A person's own tree.
@@ -65,7 +73,7 @@ impl Request {
     /// A kernel of ours as it is.
     #[must_use]
     pub fn named(name: impl Into<String>) -> Self {
-        Self { base: name.into(), tree: None, config: None, series: None }
+        Self { base: name.into(), tree: None, config: None, series: None, debug: false, slot: None }
     }
 
     /// What the kernel is called in reports: fits into a file name, and is the same for the same
@@ -85,6 +93,9 @@ impl Request {
             }
             None => self.base.clone(),
         };
+        if self.debug {
+            name = format!("{name}-{DEBUG}");
+        }
         for (sign, path) in [("+", &self.series), ("~", &self.config)] {
             if let Some(path) = path {
                 name = format!("{name}{sign}{}", last_word(path));

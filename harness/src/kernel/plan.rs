@@ -14,7 +14,7 @@ use super::series::{self, Patch};
 use super::source::{self, Pristine};
 use super::spec::{self, Base, Spec};
 use super::store::Built;
-use super::{Options, Request, tools, tree};
+use super::{DEBUG, Options, Request, tools, tree};
 use crate::doctor::{self, Stage};
 use crate::home::Home;
 use crate::outcome::bad_input;
@@ -103,7 +103,7 @@ pub(super) fn plan(home: &Home, request: &Request, options: &Options, progress: 
         key,
         config_id,
         slot: slot_name(request, origin.as_deref()),
-        origin: origin.or_else(|| request.series.as_ref()?.canonicalize().ok()),
+        origin: origin.or_else(|| of_the_slot(request)?.canonicalize().ok()),
     })
 }
 
@@ -116,7 +116,9 @@ fn digest(text: impl AsRef<[u8]>) -> String {
 fn fragments(home: &Home, spec: &Spec, request: &Request) -> Result<(String, Vec<Asked>)> {
     let mut asked = Vec::new();
     let trims = if request.config.is_none() { spec.trims.as_slice() } else { &[] };
-    for name in spec.fragments.iter().chain(trims) {
+    let fragments = spec.fragments.iter().chain(trims).map(String::as_str);
+    // Behind all others: what it asks for overrules them.
+    for name in fragments.chain(request.debug.then_some(DEBUG)) {
         let path = spec::fragment_path(home, name);
         asked.extend(config::read_fragment(&path, &path.display().to_string())?);
     }
@@ -182,17 +184,26 @@ fn find_source(
     Ok(Found { input: Input::Now { tree, files }, identity, source, tested: None, origin })
 }
 
+/// The series that a slot belongs to; none where it is shared.
+fn of_the_slot(request: &Request) -> Option<&Path> {
+    request.series.as_deref().filter(|_| request.slot.is_none())
+}
+
 /// One slot per series, tree and base configuration: what is built in turn there differs little.
 fn slot_name(request: &Request, origin: Option<&Path>) -> String {
+    if let Some(slot) = &request.slot {
+        return slot.clone();
+    }
     let full = |path: &Path| tools::show(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
     let mut parts = vec![request.base.clone()];
+    parts.extend(request.debug.then(|| DEBUG.to_owned()));
     let mut is_ours = true;
     for path in [origin, request.series.as_deref(), request.config.as_deref()] {
         is_ours &= path.is_none();
         parts.push(path.map(full).unwrap_or_default());
     }
     if is_ours {
-        return request.base.clone();
+        return request.name_without_rev();
     }
     // The base only gives fragments to a tree; the patches of its own are left out.
     let hash = digest(parts.join("\n"));
@@ -211,5 +222,67 @@ impl Plan {
     /// The requests, for the guest.
     pub(super) fn requests(&self) -> Vec<(String, String)> {
         self.asked.iter().map(|asked| (asked.option.clone(), asked.value.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::home::Own;
+
+    #[test]
+    fn a_debug_kernel_has_a_name_and_a_slot_of_its_own() {
+        let plain = Request::named("mine-6.12");
+        let debug = Request { debug: true, ..plain.clone() };
+        let series = |request: &Request| Request { series: Some("/s/v2".into()), ..request.clone() };
+        let table = [
+            (plain.clone(), "mine-6.12", "mine-6.12"),
+            (debug.clone(), "mine-6.12-debug", "mine-6.12-debug"),
+            (series(&plain), "mine-6.12+v2", "mine-6.12+v2-"),
+            (series(&debug), "mine-6.12-debug+v2", "mine-6.12-debug+v2-"),
+            (Request { slot: Some("shared".into()), ..series(&debug) }, "mine-6.12-debug+v2", "shared"),
+        ];
+        for (request, name, slot) in &table {
+            assert_eq!(request.name(), *name);
+            assert!(slot_name(request, None).starts_with(slot), "{}", slot_name(request, None));
+        }
+        assert_eq!(slot_name(&table[0].0, None), "mine-6.12");
+        assert_eq!(slot_name(&table[1].0, None), "mine-6.12-debug");
+        let slots: std::collections::BTreeSet<String> =
+            table.iter().map(|(request, ..)| slot_name(request, None)).collect();
+        assert_eq!(slots.len(), table.len());
+    }
+
+    #[test]
+    fn the_debug_fragment_overrules_all_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("kernel-configs/fragments");
+        fs::create_dir_all(&folder).unwrap();
+        for (name, text) in [
+            ("base", "CONFIG_A=y\n"),
+            ("lean", "CONFIG_SLUB_TINY=y\nCONFIG_KASAN=n\n"),
+            (DEBUG, "CONFIG_SLUB_TINY=n\nCONFIG_KASAN=y\n"),
+        ] {
+            fs::write(folder.join(format!("{name}.config")), text).unwrap();
+        }
+        let (data, own) = (dir.path().to_owned(), Own::default());
+        let home = Home { cache: data.join("cache"), runs: data.join("runs"), data, is_clone: true, own };
+        let spec = Spec {
+            name: "mine".into(),
+            about: String::new(),
+            contract: "mine".into(),
+            features: Vec::new(),
+            sources: Vec::new(),
+            base: Base::TinyConfig,
+            fragments: vec!["base".into()],
+            trims: vec!["lean".into()],
+            patches: Vec::new(),
+        };
+        let text = |debug| {
+            let request = Request { debug, ..Request::named("mine") };
+            fragments(&home, &spec, &request).unwrap().0.replace(LOCAL_VERSION, "")
+        };
+        assert_eq!(text(false).trim(), "CONFIG_A=y\nCONFIG_KASAN=n\nCONFIG_SLUB_TINY=y");
+        assert_eq!(text(true).trim(), "CONFIG_A=y\nCONFIG_KASAN=y\nCONFIG_SLUB_TINY=n");
     }
 }

@@ -223,7 +223,7 @@ fn known_fragments(home: &Home) -> Result<Vec<String>> {
 }
 
 /// `*.patch` in `dir`, sorted by name; a folder that is not there holds none.
-pub(super) fn patch_files(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn patch_files(dir: &Path) -> Result<Vec<PathBuf>> {
     if !dir.is_dir() {
         return Ok(Vec::new());
     }

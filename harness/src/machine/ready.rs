@@ -12,6 +12,9 @@ const HELLO_DEADLINE: Duration = Duration::from_secs(90);
 /// Reading `/proc/config.gz`, or setting a clock; a debug kernel needs a second.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 
+/// Waiting for the clock, and for kmemleak's two scans where a kernel has it; before pace.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(20);
+
 /// Within this time, in milliseconds in which it could use a processor, a guest is ready on the reference
 /// machine (2 cores, TCG) also when a second one boots beside it; alone it takes 1,400
 /// (docs/performance.md). A guest that takes twice as long, as one with a debug kernel does, gets twice the
@@ -61,8 +64,8 @@ pub async fn check_config(vm: &mut Vm, requests: &[(String, String)]) -> Result<
 ///
 /// # Errors
 /// See [`Broken`].
-pub async fn settle(vm: &mut Vm) -> Result<(), Broken> {
-    match vm.exchange(&Order::Settle, ANSWER_DEADLINE).await? {
+pub async fn settle(vm: &mut Vm, pace: f64) -> Result<(), Broken> {
+    match vm.exchange(&Order::Settle, SETTLE_DEADLINE.mul_f64(pace)).await? {
         Reply::Settled => Ok(()),
         other => Err(unexpected(&other)),
     }

@@ -358,7 +358,7 @@ async fn get_ready_and_save(
     let hello = ready::hello(vm).await?;
     let pace = ready::pace(vm);
     let config = ready::check_config(vm, requests).await?;
-    ready::settle(vm).await?;
+    ready::settle(vm, pace).await?;
     vm.save(SAVE_DEADLINE).await?;
     Ok((hello, config, pace))
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use terminal::render;
-pub(crate) use terminal::word;
+pub(crate) use terminal::{DIM, GREEN, RED, YELLOW, word};
 
 use crate::judge::CaseResult;
 use crate::kernel::Manifest;

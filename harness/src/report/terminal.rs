@@ -16,10 +16,10 @@ use crate::outcome::Kind;
 use crate::record::Origin;
 use crate::runs::case_folder;
 
-const GREEN: Style = AnsiColor::Green.on_default();
-const RED: Style = AnsiColor::Red.on_default().bold();
-const YELLOW: Style = AnsiColor::Yellow.on_default();
-const DIM: Style = Style::new().dimmed();
+pub(crate) const GREEN: Style = AnsiColor::Green.on_default();
+pub(crate) const RED: Style = AnsiColor::Red.on_default().bold();
+pub(crate) const YELLOW: Style = AnsiColor::Yellow.on_default();
+pub(crate) const DIM: Style = Style::new().dimmed();
 
 /// The report, coloured; print it through `anstream`, which takes the colours off where nobody
 /// looks at a terminal.

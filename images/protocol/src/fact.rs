@@ -336,6 +336,22 @@ pub struct UmountFact {
     pub errno: i32,
 }
 
+/// What kmemleak said when everything was ended and unmounted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leaks {
+    /// The kernel has no kmemleak.
+    #[default]
+    NotLookedFor,
+    /// Lines of its list, some for each object, without their indentation; none is good.
+    Listed(Vec<String>),
+    /// It has one, which could not look.
+    Unknown {
+        /// Why.
+        why: String,
+    },
+}
+
 /// What the standing oracles look at in the guest, gathered after the last step in this order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Oracles {
@@ -353,6 +369,9 @@ pub struct Oracles {
     pub damage: Vec<DamageFact>,
     /// How each file system was unmounted.
     pub umount: Vec<UmountFact>,
+    /// Memory that the kernel lost.
+    #[serde(default)]
+    pub leaks: Leaks,
     /// The kernel log from the case's mark on, its last line included.
     pub log: Vec<LogLine>,
     /// The mark at the beginning of the window was still in the log, and so was all that followed it.

@@ -16,8 +16,8 @@ mod order;
 
 pub use damage::{DamageFact, Victim};
 pub use fact::{
-    ASYNC_EVENTS, Awake, COMPLETION_STATUSES, Count, FAULT_CODES, Fact, FileFact, Hello, LogLine, Oracles,
-    Outcome, PinCounts, PmemFact, RdmaFact, SIGNAL_CODES, Signalled, StuckTask, UmountFact,
+    ASYNC_EVENTS, Awake, COMPLETION_STATUSES, Count, FAULT_CODES, Fact, FileFact, Hello, Leaks, LogLine,
+    Oracles, Outcome, PinCounts, PmemFact, RdmaFact, SIGNAL_CODES, Signalled, StuckTask, UmountFact,
 };
 pub use frame::{FrameError, MAX_FRAME_BYTES, read_frame, write_frame};
 pub use op::{

@@ -6,12 +6,13 @@ use std::os::fd::AsFd;
 use std::thread::sleep;
 use std::time::Duration;
 
-use holdfast_protocol::{Oracles, Place, StuckTask, UmountFact};
+use holdfast_protocol::{Leaks, Oracles, Place, StuckTask, UmountFact};
 use nix::errno::Errno;
 
 use super::cast::wait_readable;
 use super::{Before, Session};
 use crate::boot::filesystems;
+use crate::clock::now_ms;
 use crate::oracles::Eyes;
 use crate::progress::Limit;
 use crate::{procfs, sys};
@@ -30,6 +31,7 @@ impl Session {
         // What was killed and not waited for has gone by now; after this there are no regions.
         self.look_everywhere("the last step", true);
         self.end_actors(&self.progress.within(settle));
+        let ended_ms = now_ms();
         if self.stage.in_guest {
             let eyes = self.eyes.as_ref().map_err(|why| why.clone())?;
             count_what_is_left(eyes, &mut found, &self.progress.within(settle))?;
@@ -46,6 +48,12 @@ impl Session {
                     .map_err(|error| format!("corrupting {place:?}: {error}"))?;
             }
         }
+        // Behind umount(2): until then the inodes of the case may hold what nobody lets go of.
+        found.leaks = match &mut self.kmemleak {
+            Ok(None) => Leaks::NotLookedFor,
+            Ok(Some(kmemleak)) => kmemleak.leaks(ended_ms, &self.progress),
+            Err(why) => Leaks::Unknown { why: why.clone() },
+        };
         if self.stage.in_guest {
             let eyes = self.eyes.as_mut().map_err(|why| why.clone())?;
             (found.log, found.log_mark_found) = eyes.log_since(&mark)?;
@@ -93,7 +101,7 @@ impl Session {
         };
         let busy = self.progress.within(settle);
         loop {
-            let errno = umounter.umount(&self.progress.within(UMOUNT_TIMEOUT));
+            let errno = umounter.call(&self.progress.within(UMOUNT_TIMEOUT));
             if errno != Errno::EBUSY as i32 || busy.is_over() {
                 return UmountFact { on, errno };
             }

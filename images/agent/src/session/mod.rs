@@ -3,15 +3,16 @@
 //!
 //! It never does an operation itself: what may block or die is an actor's business.
 
+mod beside;
 mod calls;
 mod cast;
 mod connect;
 mod damage;
 mod finish;
+mod kmemleak;
 mod prepare;
 mod signals;
 mod together;
-mod umount;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -34,9 +35,10 @@ use crate::oracles::Eyes;
 use crate::progress::{Progress, Watch};
 use crate::wire::{DeclaredFile, RemoteRegion};
 use crate::{procfs, sys};
+use beside::Beside;
 use cast::Cast;
 use damage::Ledger;
-use umount::Umounter;
+use kmemleak::Kmemleak;
 
 /// How many actors are started ahead: as many as a scenario has, with some to spare.
 const SPARES: usize = 4;
@@ -65,10 +67,12 @@ pub(crate) struct Session {
     progress: Progress,
     /// What the oracles read; why they cannot, where this is no guest or lacks something.
     eyes: Result<Eyes, String>,
+    /// `None` where the kernel has none; why it cannot be used.
+    kmemleak: Result<Option<Kmemleak>, String>,
     /// The kernel's random number generator, to be seeded.
     random: Option<File>,
     /// A process for each file system that is mounted.
-    umounters: BTreeMap<Place, Umounter>,
+    umounters: BTreeMap<Place, Beside>,
     cast: Cast,
     /// It was told what makes it different from other copies of the same machine.
     awake: bool,
@@ -130,11 +134,12 @@ impl Session {
             OpenOptions::new().read(true).write(true).open("/dev/urandom").ok().filter(|_| stage.in_guest);
         let umounter = |(place, folder): (Place, PathBuf)| {
             let call = move || umount2(&folder, MntFlags::empty()).map_or_else(|errno| errno as i32, |()| 0);
-            Some((place, Umounter::start(call).ok()?))
+            Some((place, Beside::start(c"umount", call).ok()?))
         };
         let mounted = stage.places.clone().into_iter().filter(|(place, _)| stage.devices.contains_key(place));
         let umounters = mounted.filter_map(umounter).collect();
         Self {
+            kmemleak: if stage.in_guest { Kmemleak::find() } else { Ok(None) },
             stage,
             progress,
             eyes,
@@ -196,6 +201,7 @@ impl Session {
             Order::Settle => {
                 if self.stage.in_guest {
                     boot::settle_clock(&self.progress);
+                    self.forget_leaks();
                 }
                 Ok(Reply::Settled)
             }
@@ -217,6 +223,13 @@ impl Session {
             Order::Finish { settle_ms } => self.finish(settle_ms).map(Reply::Finished),
         };
         reply.unwrap_or_else(|why| Reply::Refused { why })
+    }
+
+    /// What the boot lost is nothing of the case's.
+    fn forget_leaks(&mut self) {
+        if let Ok(Some(kmemleak)) = &mut self.kmemleak {
+            kmemleak.forget(&self.progress);
+        }
     }
 
     /// Becomes different from other copies of the same machine.

@@ -46,6 +46,7 @@ impl Session {
 
     fn try_prepare(&mut self, setup: Setup) -> Result<Vec<FileFact>, String> {
         let Setup { case, files, actors, sysctl } = setup;
+        self.forget_leaks();
         for (name, value) in &sysctl {
             self.set_sysctl(name, value)?;
         }

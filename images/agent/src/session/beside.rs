@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! umount(2), which may hang, in a process that is made ahead and left behind if it does.
+//! Calls that may hang (umount(2), a scan of kmemleak), each in a process that is made ahead and left
+//! behind if it does.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -11,25 +13,25 @@ use super::cast::wait_readable;
 use crate::progress::Limit;
 use crate::sys;
 
-/// A process that unmounts one file system whenever it is asked to.
-pub(super) struct Umounter {
+/// A process that makes one call whenever it is asked to.
+pub(super) struct Beside {
     stream: OwnedFd,
 }
 
-impl Umounter {
-    /// Starts the process; `call` returns 0 or an errno.
+impl Beside {
+    /// Starts the process, which calls itself `name`; `call` returns 0 or an errno.
     ///
     /// # Errors
     /// When no process can be made.
-    pub(super) fn start(call: impl Fn() -> i32) -> Result<Self, Errno> {
+    pub(super) fn start(name: &CStr, call: impl Fn() -> i32) -> Result<Self, Errno> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
-        sys::fork_off(c"umount", || serve(&theirs, &ours, &call))?;
+        sys::fork_off(name, || serve(&theirs, &ours, &call))?;
         Ok(Self { stream: ours })
     }
 
     /// 0, or the errno: ETIMEDOUT when the call has not returned within the time, after which nothing may be
     /// asked of this one any more.
-    pub(super) fn umount(&self, limit: &Limit) -> i32 {
+    pub(super) fn call(&self, limit: &Limit) -> i32 {
         if write(&self.stream, &[0]).is_err() {
             return Errno::EAGAIN as i32;
         }
@@ -66,17 +68,17 @@ mod tests {
     #[test]
     fn a_call_that_returns_is_told_and_one_that_hangs_is_left() {
         let progress = Progress::start().unwrap();
-        let umount = |call: fn() -> i32, wait_ms| {
-            let umounter = Umounter::start(call).unwrap();
-            umounter.umount(&progress.within(Duration::from_millis(wait_ms)))
+        let call = |call: fn() -> i32, wait_ms| {
+            let beside = Beside::start(c"test", call).unwrap();
+            beside.call(&progress.within(Duration::from_millis(wait_ms)))
         };
-        assert_eq!(umount(|| Errno::EBUSY as i32, 10_000), Errno::EBUSY as i32);
+        assert_eq!(call(|| Errno::EBUSY as i32, 10_000), Errno::EBUSY as i32);
         let hang = || {
             loop {
                 std::thread::sleep(Duration::from_secs(1));
             }
         };
-        assert_eq!(umount(hang, 50), Errno::ETIMEDOUT as i32);
-        assert_eq!(umount(|| sys::exit_now(1), 10_000), Errno::EINTR as i32);
+        assert_eq!(call(hang, 50), Errno::ETIMEDOUT as i32);
+        assert_eq!(call(|| sys::exit_now(1), 10_000), Errno::EINTR as i32);
     }
 }
