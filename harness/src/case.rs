@@ -7,10 +7,10 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use holdfast_protocol::{Fact, Issue, Order, Outcome, Reply, Stress};
+use holdfast_protocol::{Fact, Issue, Order, Outcome, Reply, Setup, Stress};
 
 use crate::fsck;
-use crate::judge::scaled;
+use crate::judge::{by_whole_paces, scaled};
 use crate::machine::ready::{self, unexpected};
 use crate::machine::{Broken, CONSOLE, Cancel, Machine, Saved, Vm};
 use crate::plan::{PlannedCase, PlannedStep};
@@ -29,6 +29,9 @@ const SETTLE_MS: u64 = 2_000;
 const GRACE_MS: u64 = 5_000;
 /// Killing, counting and unmounting two file systems.
 const FINISH_MS: u64 = 60_000;
+
+/// The one sysctl of scenarios that is a time, in seconds.
+const LEASE_BREAK_TIME: &str = "fs.lease-break-time";
 
 /// What a case is played on.
 #[derive(Clone, Copy, Debug)]
@@ -205,7 +208,7 @@ async fn conduct(
     let slack = |ms: u64| Duration::from_millis(scaled(ms + ORDER_SLACK_MS, pace));
     "preparation".clone_into(doing);
     say(doing);
-    match vm.exchange(&Order::Prepare(case.setup.clone()), slack(PREPARE_MS)).await? {
+    match vm.exchange(&Order::Prepare(at_pace(case.setup.clone(), pace)), slack(PREPARE_MS)).await? {
         Reply::Prepared(files) => record.files = files,
         other => return Err(unexpected(&other)),
     }
@@ -246,6 +249,16 @@ async fn conduct(
     }
     record.phases.oracles_ms = next_lap();
     Ok(())
+}
+
+/// A case's setup on this machine and kernel: where everything takes longer the kernel is to wait longer, too.
+fn at_pace(mut setup: Setup, pace: f64) -> Setup {
+    if let Some(seconds) = setup.sysctl.get_mut(LEASE_BREAK_TIME)
+        && let Ok(time) = seconds.parse()
+    {
+        *seconds = by_whole_paces(time, pace).to_string();
+    }
+    setup
 }
 
 /// What is known of an operation that was started.
@@ -297,4 +310,22 @@ fn order(group: &[&PlannedStep], seed: u64, pace: f64) -> (Order, u64) {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_guest_breaks_leases_later() {
+        let told = |pace| {
+            let sysctl = [(LEASE_BREAK_TIME, "2"), ("vm.nr_hugepages", "2")];
+            let sysctl = sysctl.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            let setup = Setup { case: String::new(), files: BTreeMap::new(), actors: BTreeMap::new(), sysctl };
+            at_pace(setup, pace).sysctl.into_values().collect::<Vec<_>>()
+        };
+        assert_eq!(told(1.0), ["2", "2"]);
+        assert_eq!(told(1.9), ["2", "2"]);
+        assert_eq!(told(5.7), ["10", "2"]);
+    }
 }
