@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use holdfast_protocol::{Fact, Issue, Order, Outcome, Reply, Setup, Stress};
 
 use crate::fsck;
-use crate::judge::scaled;
+use crate::judge::{by_whole_paces, scaled};
 use crate::machine::ready::{self, unexpected};
 use crate::machine::{Broken, CONSOLE, Cancel, Machine, Saved, Vm};
 use crate::plan::{PlannedCase, PlannedStep};
@@ -29,6 +29,9 @@ const SETTLE_MS: u64 = 2_000;
 const GRACE_MS: u64 = 5_000;
 /// Killing, counting and unmounting two file systems.
 const FINISH_MS: u64 = 60_000;
+
+/// The one sysctl of scenarios that is a time, in seconds.
+const LEASE_BREAK_TIME: &str = "fs.lease-break-time";
 
 /// What a case is played on.
 #[derive(Clone, Copy, Debug)]
@@ -205,7 +208,7 @@ async fn conduct(
     let slack = |ms: u64| Duration::from_millis(scaled(ms + ORDER_SLACK_MS, pace));
     "preparation".clone_into(doing);
     say(doing);
-    match vm.exchange(&Order::Prepare(setup(&case.setup, pace)), slack(PREPARE_MS)).await? {
+    match vm.exchange(&Order::Prepare(at_pace(case.setup.clone(), pace)), slack(PREPARE_MS)).await? {
         Reply::Prepared(files) => record.files = files,
         other => return Err(unexpected(&other)),
     }
@@ -248,6 +251,16 @@ async fn conduct(
     Ok(())
 }
 
+/// A case's setup on this machine and kernel: where everything takes longer the kernel is to wait longer, too.
+fn at_pace(mut setup: Setup, pace: f64) -> Setup {
+    if let Some(seconds) = setup.sysctl.get_mut(LEASE_BREAK_TIME)
+        && let Ok(time) = seconds.parse()
+    {
+        *seconds = by_whole_paces(time, pace).to_string();
+    }
+    setup
+}
+
 /// What is known of an operation that was started.
 fn started(step: &PlannedStep, at_ms: u64) -> Fact {
     let actor = match &step.action {
@@ -266,19 +279,6 @@ fn issue(step: &PlannedStep) -> Option<Issue> {
         _ => return None,
     };
     Some(Issue { step: step.id.clone(), actor: by.clone(), op: op.clone(), never_within })
-}
-
-/// What the guest prepares: lease-break-time is a wait of the kernel's and follows the guest's pace as all waits
-/// of a case do, to the nearest whole second; 0 is never (fs/locks.c).
-fn setup(setup: &Setup, pace: f64) -> Setup {
-    let mut setup = setup.clone();
-    if let Some(value) = setup.sysctl.get_mut("fs.lease-break-time")
-        && let Ok(seconds) = value.parse::<u64>()
-        && seconds > 0
-    {
-        *value = ((scaled(seconds * 1000, pace) + 500) / 1000).max(1).to_string();
-    }
-    setup
 }
 
 /// The order of a step, or of a group of steps that begin at the same moment, and how long the guest will
@@ -314,26 +314,18 @@ fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use holdfast_protocol::Setup;
-
-    use super::setup;
+    use super::*;
 
     #[test]
-    fn lease_break_time_follows_the_pace_and_nothing_else_does() {
-        let at = |name: &str, value: &str, pace| {
-            let sysctl = BTreeMap::from([(name.to_owned(), value.to_owned())]);
-            let given = Setup { case: String::new(), files: BTreeMap::new(), actors: BTreeMap::new(), sysctl };
-            setup(&given, pace).sysctl[name].clone()
+    fn a_slow_guest_breaks_leases_later() {
+        let told = |pace| {
+            let sysctl = [(LEASE_BREAK_TIME, "2"), ("vm.nr_hugepages", "2")];
+            let sysctl = sysctl.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            let setup = Setup { case: String::new(), files: BTreeMap::new(), actors: BTreeMap::new(), sysctl };
+            at_pace(setup, pace).sysctl.into_values().collect::<Vec<_>>()
         };
-        let lease = |value, pace| at("fs.lease-break-time", value, pace);
-        assert_eq!(lease("2", 1.0), "2");
-        assert_eq!(lease("2", 1.24), "2");
-        assert_eq!(lease("2", 1.25), "3");
-        assert_eq!(lease("2", 9.6), "19");
-        assert_eq!(lease("1", 0.3), "1", "0 would be never");
-        assert_eq!(lease("0", 3.0), "0");
-        assert_eq!(at("fs.leases-enable", "1", 3.0), "1");
+        assert_eq!(told(1.0), ["2", "2"]);
+        assert_eq!(told(1.9), ["2", "2"]);
+        assert_eq!(told(5.7), ["10", "2"]);
     }
 }

@@ -36,7 +36,7 @@ pub(crate) struct Kernels {
     /// The kernel of kernel-configs that gives a tree or series its fragments and contract
     #[arg(long, value_name = "NAME", conflicts_with = "kernel")]
     pub(crate) base: Option<String>,
-    /// With KASAN, lockdep, kmemleak and the like, stored apart as NAME-debug; about ten times slower
+    /// With KASAN, lockdep, kmemleak and the like, stored apart as NAME-debug; ten seconds more a case
     #[arg(long)]
     pub(crate) debug: bool,
     /// Judge by this contract instead of the one the kernel claims

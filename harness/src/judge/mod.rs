@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use oracles::{ORACLES, OracleResult};
-pub use steps::{StepResult, StepStatus, scaled};
+pub use steps::{StepResult, StepStatus, by_whole_paces, scaled};
 
 use holdfast_protocol::{Hello, Leaks, Oracles, Place};
 

@@ -97,7 +97,7 @@ fn expected(step: &PlannedStep, pace: f64) -> String {
         text = format!("{}, because {}", broken.shown, broken.in_words());
     }
     if let Some(bound) = step.not_before_ms {
-        text += &format!(", not before {} ms", scaled(bound, pace));
+        text += &format!(", not before {} ms", by_whole_paces(bound, pace));
     }
     if let Some(after) = &step.after {
         text += &format!(", not before {after}");
@@ -131,7 +131,7 @@ fn compare(step: &PlannedStep, fact: &Fact, record: &Record) -> (StepStatus, Str
     };
     // Late even if every stall is believed; `undecided` looks at those that the host did not see.
     let late = latest(step, fact, pace).is_some_and(|bound| fact.ran_ms() > bound);
-    let early = step.not_before_ms.is_some_and(|bound| fact.took_ms < scaled(bound, pace));
+    let early = step.not_before_ms.is_some_and(|bound| fact.took_ms < by_whole_paces(bound, pace));
     // What lets the call return must have been done before it returned.
     let cause = step.after.as_ref().map(|id| done_at(record, id).unwrap_or(u64::MAX));
     let early = early || cause.is_some_and(|cause_ms| fact.at_ms.saturating_add(fact.took_ms) < cause_ms);
@@ -233,7 +233,7 @@ pub(super) fn undecided(case: &PlannedCase, record: &Record) -> Option<String> {
     case.steps.iter().find_map(|step| {
         let fact = record.facts.get(&step.id)?;
         let ran_ms = ran_ms(step, fact, record);
-        let early = step.not_before_ms.map(|bound| scaled(bound, record.pace));
+        let early = step.not_before_ms.map(|bound| by_whole_paces(bound, record.pace));
         let early = early.is_some_and(|bound| fact.took_ms >= bound && ran_ms < bound);
         let late = latest(step, fact, record.pace);
         let late = late.is_some_and(|bound| ran_ms > bound && fact.ran_ms() <= bound);
@@ -259,4 +259,12 @@ const CLOCK_SLACK_MS: u64 = 200;
 #[must_use]
 pub fn scaled(ms: u64, pace: f64) -> u64 {
     (ms as f64 * pace).round() as u64
+}
+
+/// A time that the kernel keeps, on this machine and kernel, in its own unit or a bound from below on it. It
+/// counts in whole seconds and knows nothing of paces: what it is told is multiplied by a whole number, and
+/// what is expected of it by the same.
+#[must_use]
+pub fn by_whole_paces(time: u64, pace: f64) -> u64 {
+    time * (pace.floor() as u64).max(1)
 }

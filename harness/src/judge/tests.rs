@@ -320,6 +320,31 @@ fn a_call_waited_long_enough_unless_the_guest_stood_still() {
 }
 
 #[test]
+fn a_bound_from_below_is_what_a_kernel_that_counts_in_seconds_can_keep() {
+    let plan = plan(&["unguarded"], "");
+    let judged = |pace: f64, took_ms: u64| {
+        let mut case = plan.cases[1].clone();
+        let done = case.steps.iter_mut().find(|step| step.id == "done").unwrap();
+        done.not_before_ms = Some(1000);
+        let mut record = good(&case);
+        record.pace = pace;
+        record.facts.values_mut().for_each(|fact| fact.took_ms = took_ms);
+        let steps = judge(&case, &plan.contracts["unguarded"], &record).steps;
+        steps.into_iter().find(|step| step.id == "done").unwrap()
+    };
+    for (pace, took_ms, status) in [
+        (1.0, 999, StepStatus::NotAsExpected),
+        (1.9, 1000, StepStatus::AsExpected),
+        (5.7, 4999, StepStatus::NotAsExpected),
+        (5.7, 5000, StepStatus::AsExpected),
+    ] {
+        let done = judged(pace, took_ms);
+        assert_eq!(done.status, status, "{pace} {took_ms}: {}", done.expected);
+    }
+    assert!(judged(5.7, 1).expected.contains("not before 5000 ms, not before free, within 28500 ms"));
+}
+
+#[test]
 fn what_is_undecided_hides_nothing_that_is_wrong() {
     let result = after("unguarded", |record| {
         let fact = record.facts.get_mut("done").unwrap();

@@ -146,10 +146,11 @@ fn judge(named: &BTreeSet<String>, seen: &Seen, base: Option<&Seen>) -> (Found, 
     let (mut wrong, mut unknown) = (Vec::new(), Vec::new());
     let broken = |clause: &String| seen.clauses.get(clause) == Some(&ClauseState::Broken);
     for clause in named {
-        // What does not hold without the mutant is not broken by it.
+        // What does not hold without the mutant is not broken by it. An oracle may have had nothing to look
+        // at there: it says something only where blocks were given away.
         let before = base.and_then(|base| base.clauses.get(clause)).copied();
         match (seen.clauses.get(clause), before) {
-            (Some(ClauseState::Broken), None | Some(ClauseState::Holds)) => {}
+            (Some(ClauseState::Broken), None | Some(ClauseState::Holds | ClauseState::NotExercised)) => {}
             (Some(ClauseState::Broken), Some(_)) => {
                 unknown.push(format!("{clause} is broken, and was not shown to hold without the mutant"));
             }
@@ -266,8 +267,10 @@ mod tests {
         let broken = seen(&[("one", ClauseState::Broken)]);
         assert_eq!(judge(&named, &broken, None).0, Found::Caught);
         assert_eq!(judge(&named, &broken, Some(&broken)).0, Found::Undecided);
-        let unknown = seen(&[("one", ClauseState::NotExercised)]);
+        let unknown = seen(&[("one", ClauseState::Partly)]);
         assert_eq!(judge(&named, &broken, Some(&unknown)).0, Found::Undecided);
+        let nothing_to_look_at = seen(&[("one", ClauseState::NotExercised)]);
+        assert_eq!(judge(&named, &broken, Some(&nothing_to_look_at)).0, Found::Caught);
     }
 
     #[test]
