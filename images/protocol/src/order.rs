@@ -238,7 +238,8 @@ pub struct HandlerSetup {
     pub place: Where,
     /// Operations that it runs then, in order; their facts are those of the steps `HANDLER.ID`. At most
     /// [`MAX_HANDLER_OPS`](crate::MAX_HANDLER_OPS). When the signal comes again they run again, and the
-    /// later facts count.
+    /// later facts count, as far as they are told: a handler gives 128 answers, one for each signal and one
+    /// for each operation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub run: Vec<HandlerRun>,
 }

@@ -56,3 +56,37 @@ fn an_operation_that_fails_ends_it_and_is_named() {
     assert!(says(&reply, "cut is for other"), "{reply:?}");
     assert_eq!(guest.act("size", "owner", size()), Outcome::Returned(65_536), "it takes steps again");
 }
+
+#[test]
+fn a_lease_is_broken_more_often_than_its_handler_tells() {
+    let mut guest = Guest::bare();
+    assert!(matches!(guest.wake(), Reply::Awake(_)));
+    let unlock = r#"{"id": "unlock", "do": {"set_lease": {"fd": "$leased", "lease": "F_UNLCK"}}}"#;
+    let actors = format!(
+        r#"{{"holder": {{"on_signal": {{"recall": {{"signal": "SIGIO", "run": [{unlock}]}}}}}}, "breaker": {{}}}}"#
+    );
+    let setup = Setup {
+        case: "leases".to_owned(),
+        files: [("data".to_owned(), FileSetup { size_kib: 64, ..FileSetup::default() })].into(),
+        actors: serde_json::from_str(&actors).unwrap(),
+        sysctl: BTreeMap::new(),
+    };
+    assert!(matches!(guest.ask(&Order::Prepare(setup)), Reply::Prepared(_)));
+    number(&guest.act("leased", "holder", open()));
+    assert_eq!(guest.act("send", "holder", do_(r#"{"send_fd": {"to": "breaker", "fd": "$leased"}}"#)), OK);
+    number(&guest.act("got", "breaker", do_(r#"{"receive_fd": {"from": "holder"}}"#)));
+    let body = [
+        ("own", r#"{"set_own": {"fd": "$got", "actor": "holder"}}"#),
+        ("lease", r#"{"set_lease": {"fd": "$got", "lease": "F_RDLCK"}}"#),
+        ("fd", r#"{"open": {"file": "data", "flags": ["O_WRONLY"]}}"#),
+        ("close", r#"{"close": {"fd": "$fd"}}"#),
+    ];
+    assert_eq!(ticks(guest.ask(&repeat("breaker", &body, 200))).len(), 4);
+    let mut told = 0;
+    while let Outcome::Signalled(_) =
+        guest.issue("signal", "holder", op::Received { handler: "recall".to_owned() }.into(), WATCH_MS)
+    {
+        told += 1;
+    }
+    assert_eq!(told, 64, "128 answers, of which half are the operation's");
+}
