@@ -63,7 +63,7 @@ enum What {
         #[arg(long, value_name = "NAME", default_value = DEFAULT_BASE)]
         against: String,
         /// Machines of each kernel; how far those of one are apart is the control
-        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=20))]
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..=20))]
         machines: u32,
         /// Rounds on each machine
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
