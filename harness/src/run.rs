@@ -24,7 +24,7 @@ use crate::image;
 use crate::judge::{self, CaseResult};
 use crate::kernel::{self, Built};
 use crate::machine::accel::{self, Accelerator};
-use crate::machine::{Cancel, Machine, QEMU, cancel_pair, default_pmem, script};
+use crate::machine::{Cancel, Clock, Machine, QEMU, cancel_pair, default_pmem, script};
 use crate::outcome::{Exit, Interrupted};
 use crate::plan::{Plan, PlannedCase};
 use crate::progress::{Expected, Progress};
@@ -265,6 +265,7 @@ fn machine(built: &Built, image: &image::Image, accelerator: &Accelerator, setti
         cpus: 1,
         memory_mib: 512,
         pmem: default_pmem(),
+        clock: Clock::Host,
     }
 }
 

@@ -15,7 +15,7 @@ use holdfast::case::{Ground, play};
 use holdfast::home::{Home, Own};
 use holdfast::machine::accel::{Accelerator, Kind};
 use holdfast::machine::saved::{self, Found};
-use holdfast::machine::{Broken, Machine, Vm, cancel_pair};
+use holdfast::machine::{Broken, Clock, Machine, Vm, cancel_pair};
 use holdfast::plan::{PlannedCase, PlannedStep};
 use holdfast::record::{End, Origin, Record};
 use holdfast::scenario::Action;
@@ -182,6 +182,7 @@ fn machine(folder: &Path, mode: &str, stubborn: bool) -> Machine {
         cpus: 1,
         memory_mib: 1,
         pmem: Vec::new(),
+        clock: Clock::Host,
     }
 }
 

@@ -6,20 +6,24 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use holdfast::bench::{Amount, SHORT, boots, machines};
+use holdfast::bench::{Amount, Much, SHORT, Side, boots, costs, machines};
 use holdfast::home::Home;
 use holdfast::kernel::{DEFAULT_BASE, Request};
-use holdfast::outcome::Exit;
+use holdfast::machine::accel::{Kind, Wish};
+use holdfast::outcome::{Exit, bad_input};
 use holdfast::plan::Plan;
 use holdfast::progress::Progress;
-use holdfast::run::{Interrupt, machine_of};
+use holdfast::run::{Interrupt, Settings, machine_of};
 use holdfast::{doctor, image};
 use serde::Serialize;
 
 use crate::choice::{Kernels, catalogue};
-use crate::run::How;
+use crate::run::{Accel, How};
 
-/// Measure this machine
+/// The kernel that is measured where none is named.
+const MEASURED: &str = "rfc-v1-6.12";
+
+/// Measure this machine, or what a kernel costs
 #[derive(Args, Debug)]
 pub(crate) struct Bench {
     #[command(subcommand)]
@@ -51,6 +55,28 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// What a kernel costs those who do not ask for what is new in it, in instructions of the guest
+    Kernel {
+        #[command(flatten)]
+        kernels: Kernels,
+        /// The kernel it is measured against
+        #[arg(long, value_name = "NAME", default_value = DEFAULT_BASE)]
+        against: String,
+        /// Machines of each kernel; how far those of one are apart is the control
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..=20))]
+        machines: u32,
+        /// Rounds on each machine
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+        /// Repetitions in a round
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        times: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        how: How,
+    },
     /// Saved machines: floor, cold boot, save, restore, short cases a minute, memory
     Machines {
         /// The kernel
@@ -73,7 +99,7 @@ enum What {
 /// Measures and prints.
 pub(crate) fn main(bench: &Bench, home: &Home) -> Result<Exit> {
     let how = match &bench.what {
-        What::Boot { how, .. } | What::Machines { how, .. } => how,
+        What::Boot { how, .. } | What::Kernel { how, .. } | What::Machines { how, .. } => how,
         What::Check { rounds, json } => return print(&check(home, *rounds)?, *json),
     };
     let progress = Progress::new(how.quiet);
@@ -86,6 +112,25 @@ pub(crate) fn main(bench: &Bench, home: &Home) -> Result<Exit> {
             let floor = image::ensure(home, image::FLOOR, how.offline)?;
             let measured = boots(home, &machine, &floor.path, kernel, *rounds, &progress, &interrupt)?;
             print(&measured, *json)
+        }
+        What::Kernel { kernels, against, machines, rounds, times, json, .. } => {
+            if how.accel == Accel::Kvm {
+                return Err(bad_input("KVM does not count instructions: leave --accel out"));
+            }
+            let (contracts, _) = catalogue(home)?;
+            let (_, requests) = kernels.resolve(home, &contracts, &[MEASURED.to_owned()])?;
+            let Some((name, request)) = requests.first_key_value().filter(|_| requests.len() == 1) else {
+                return Err(bad_input("one kernel is measured, against another one: --kernel A --against B"));
+            };
+            let settings = Settings { accelerator: Wish::Only(Kind::Tcg), ..settings };
+            let base = Request::named(against);
+            let [(base, _), (machine, _)] = [
+                machine_of(home, &base, &settings, &progress, &interrupt)?,
+                machine_of(home, request, &settings, &progress, &interrupt)?,
+            ];
+            let (kernel, against) = (Side { name, machine: &machine }, Side { name: against, machine: &base });
+            let much = Much { machines: *machines, rounds: *rounds, times: *times };
+            print(&costs(home, kernel, against, much, &progress, &interrupt)?, *json)
         }
         // Answered above: it needs no machine.
         What::Check { .. } => Ok(Exit::AsExpected),

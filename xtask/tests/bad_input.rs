@@ -91,6 +91,18 @@ fn a_check_tells_every_fault_and_needs_no_machine() {
 }
 
 #[test]
+fn a_kernel_is_measured_against_one_other_by_what_counts() {
+    let bench = |more: &[&str], words: &[&str]| check(&[&["bench", "kernel"], more].concat(), 2, words);
+    bench(&["--kernel", "mainlin-6.12"], &["mainlin-6.12", "mainline-6.12"]);
+    bench(&["--kernel", "mainline-6.12", "--against", "no-such"], &["no-such"]);
+    bench(&["--kernel", "mainline-6.12", "--kernel", "unguarded-6.12"], &["one kernel is measured"]);
+    bench(&["--kernel", "mainline-6.12", "--accel", "kvm"], &["KVM does not count instructions"]);
+    // Without a second machine there is no control.
+    bench(&["--machines", "1"], &["--machines", "2..=20"]);
+    bench(&["--times", "0"], &["--times"]);
+}
+
+#[test]
 fn a_feature_is_declared_before_a_kernel_or_a_scenario_speaks_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let write = |path: &str, text: &str| {

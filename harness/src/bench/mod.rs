@@ -2,11 +2,13 @@
 //! Measurements, as ratios within one run: absolute times drift between machines and hours.
 
 mod boot;
+mod kernel;
 mod machines;
 
 use std::time::Duration;
 
 pub use boot::{Boots, boots};
+pub use kernel::{Costs, Figure, Much, Side, costs};
 pub use machines::{Amount, Machines, SHORT, machines};
 
 fn millis(duration: Duration) -> u64 {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use oracles::{ORACLES, OracleResult};
 pub use steps::{StepResult, StepStatus, by_whole_paces, scaled};
 
-use holdfast_protocol::{Hello, Leaks, Oracles, Place};
+use holdfast_protocol::{FileFact, Hello, Leaks, Oracles, Place};
 
 use crate::contract::{Contract, NO_STALE_READ, NO_STALE_WRITE, PINS_BALANCED};
 use crate::outcome::Kind;
@@ -275,16 +275,8 @@ fn precondition(case: &PlannedCase, record: &Record) -> Option<String> {
             return Some(format!("nothing is known of file `{name}`"));
         }
     }
-    for file in &record.files {
-        if !(file.statx_dax && file.map_sync) {
-            return Some(format!(
-                "file `{}` is not DAX (statx {}, MAP_SYNC {})",
-                file.name, file.statx_dax, file.map_sync
-            ));
-        }
-        if !file.filled {
-            return Some(format!("file `{}` does not hold its pattern before the first step", file.name));
-        }
+    if let Some(why) = record.files.iter().find_map(unproved) {
+        return Some(why);
     }
     match &record.oracles {
         Some(oracles) if !oracles.log_mark_found => Some(
@@ -296,6 +288,15 @@ fn precondition(case: &PlannedCase, record: &Record) -> Option<String> {
         Some(_) => None,
         None => Some("the standing oracles were not consulted".to_owned()),
     }
+}
+
+/// Why a file that was made is not what every case relies on: DAX, and filled.
+pub(crate) fn unproved(file: &FileFact) -> Option<String> {
+    let FileFact { name, statx_dax, map_sync, filled, .. } = file;
+    if !(*statx_dax && *map_sync) {
+        return Some(format!("file `{name}` is not DAX (statx {statx_dax}, MAP_SYNC {map_sync})"));
+    }
+    (!filled).then(|| format!("file `{name}` does not hold its pattern before the first step"))
 }
 
 /// What a guest that introduced itself lacks; `None` when it has all three NVDIMMs and the RDMA link.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use holdfast_protocol::PORT_NAME;
 
-use super::{Machine, pmem_file};
+use super::{Clock, Machine, pmem_file};
 
 /// Who sits at the machine's ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,10 @@ pub fn arguments(machine: &Machine, memory: Memory<'_>, ports: Ports) -> Vec<Str
     add("machine", format!("q35,nvdimm=on,accel={accelerator},memory-backend=ram"));
     add("cpu", "max".into());
     add("smp", machine.cpus.to_string());
+    if machine.clock == Clock::Instructions {
+        // One instruction is 2^0 ns.
+        add("icount", "shift=0,sleep=on".into());
+    }
     let slots = machine.pmem.len();
     add("m", format!("{}M,slots={slots},maxmem={}M", machine.memory_mib, machine.memory_mib + pmem_mib));
     let size = machine.memory_mib;
@@ -157,6 +161,7 @@ mod tests {
             cpus: 1,
             memory_mib: 512,
             pmem: default_pmem(),
+            clock: Clock::Host,
         }
     }
 
@@ -180,6 +185,19 @@ mod tests {
         let words: Vec<String> = only(&booted, &copy);
         assert_eq!(words.len(), 4, "{words:?}");
         assert!(words.iter().any(|word| word.contains("share=on,mem-path=/c/ram")));
+    }
+
+    #[test]
+    fn a_machine_that_counts_is_no_copy_of_one_that_does_not() {
+        // They are part of the key of a saved machine.
+        let copy = |clock| {
+            let machine = Machine { clock, ..machine() };
+            arguments(&machine, Memory::CopyOf(Path::new("")), Ports::Host)
+        };
+        let (host, counts) = (copy(Clock::Host), copy(Clock::Instructions));
+        assert_eq!(counts.len(), host.len() + 2, "{counts:?}");
+        assert!(counts.windows(2).any(|words| words == ["-icount", "shift=0,sleep=on"]));
+        assert!(host.iter().all(|word| word != "-icount"));
     }
 
     #[test]

@@ -46,6 +46,19 @@ pub struct Machine {
     pub memory_mib: u64,
     /// The NVDIMMs, in order.
     pub pmem: Vec<Device>,
+    /// What its clock goes by.
+    pub clock: Clock,
+}
+
+/// What a guest's clock, and with it its time stamp counter, goes by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Clock {
+    /// The host's time.
+    #[default]
+    Host,
+    /// Executed instructions, a nanosecond each. Only translation can count them. While the guest has nothing
+    /// to do its clock goes by the host's.
+    Instructions,
 }
 
 /// The emulator's name on the PATH.

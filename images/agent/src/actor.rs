@@ -288,6 +288,10 @@ impl Actor {
                 let more = More::Tallies(tallies);
                 return Some(Answer { outcome: Outcome::Returned(0), more, ..self.over(tag, at_ms) });
             }
+            Call::Repeat { tag, body, times } => {
+                let (outcome, more) = crate::repeat::run(self, &body, times);
+                return Some(Answer { outcome, more, ..self.over(tag, at_ms) });
+            }
             // Read and answered in `play`: no handler has one.
             Call::Gate | Call::Thread { .. } => return None,
             Call::Survey { tag, what } => {
@@ -301,9 +305,7 @@ impl Actor {
         let (outcome, more) = match result {
             Ok(done) if done.quiet => return None,
             Ok(done) => {
-                if let Some(thing) = done.thing {
-                    self.things.borrow_mut().insert(tag.clone(), thing);
-                }
+                self.keep(&tag, done.thing);
                 (done.outcome.unwrap_or(Outcome::Returned(done.value)), done.more)
             }
             Err(Stop(outcome)) => (outcome, More::Nothing),
@@ -316,7 +318,8 @@ impl Actor {
         Answer { at_ms, took_ms: now_ms() - at_ms, ..Answer::about(&tag, Outcome::Returned(0)) }
     }
 
-    fn issue(&self, op: Op, aid: &Aid, tag: &str) -> Result<Done, Stop> {
+    /// Does an operation; what it makes is for the caller to keep.
+    pub(crate) fn issue(&self, op: Op, aid: &Aid, tag: &str) -> Result<Done, Stop> {
         use ops::{gup, leases, look, memory, passing, pipes, process, raw, rdma, uring, violate};
         match op {
             Op::Memfd(op) => memory::memfd(&op),
@@ -453,6 +456,13 @@ impl Actor {
     pub(crate) fn device(&self) -> Result<Device, Stop> {
         let device = *self.device.borrow();
         device.ok_or_else(|| not_issued(format!("actor {} has no `rdma: true`", self.name.borrow())))
+    }
+
+    /// Remembers what an operation has made, if it has, under its step's id.
+    pub(crate) fn keep(&self, step: &str, thing: Option<Thing>) {
+        if let Some(thing) = thing {
+            self.things.borrow_mut().insert(step.to_owned(), thing);
+        }
     }
 
     /// Gives up a handle.

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What an actor does about signals: it tells the session what came, and runs what its part says.
 //!
-//! An answer is a frame like any other, with a tag of its own. The session is told of the first
-//! [`MOST_TOLD`] signals of a handler; what comes after is counted and no more, so that a flood cannot fill
-//! the stream while the session looks elsewhere.
+//! An answer is a frame like any other, with a tag of its own. The session is told of a handler's first
+//! signals, as far as [`MOST_TOLD`] answers reach for them and for what they run. What comes after is counted
+//! and runs what it has to run, but is not told, so that a flood cannot fill the stream, which holds some 160
+//! answers, while the session looks elsewhere.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,8 +21,8 @@ use crate::signals;
 use crate::sys::{self, Info};
 use crate::wire::{Aid, Answer, Call, More, SIGNAL_TAG, handler_step};
 
-/// How many signals of a handler the session is told of.
-const MOST_TOLD: u32 = 128;
+/// How many answers a handler gives.
+const MOST_TOLD: usize = 128;
 
 /// The handlers of an actor.
 #[derive(Debug, Default)]
@@ -83,14 +84,32 @@ impl Handlers {
         let mut all = self.all.borrow_mut();
         let handler = all.iter_mut().find(|handler| handler.number == number)?;
         handler.count += 1;
-        (handler.count <= MOST_TOLD).then(|| (handler.name.clone(), handler.count, handler.setup.clone()))
+        Some((handler.name.clone(), handler.count, handler.setup.clone()))
     }
 }
 
 /// Answers a signal, in a handler or in the thread for signals.
 pub(crate) fn answer(actor: &Actor, info: Info) {
     let Some((name, count, setup)) = actor.handlers.count(info.signal) else { return };
-    let outcome = Outcome::Signalled(Signalled {
+    let is_told = count as usize * (1 + setup.run.len()) <= MOST_TOLD;
+    if is_told {
+        let outcome = Outcome::Signalled(signalled(info, count));
+        let tag = format!("{SIGNAL_TAG}{name}");
+        actor.say(&Answer { tag, outcome, at_ms: now_ms(), took_ms: 0, more: More::Nothing });
+    }
+    for run in setup.run {
+        let tag = handler_step(&name, &run.id);
+        let aid = actor.handlers.aids.borrow().get(&tag).cloned().unwrap_or_default();
+        let call = Call::Do { tag, op: run.op, aid };
+        if let Some(answer) = actor.answer(call).filter(|_| is_told) {
+            actor.say(&answer);
+        }
+    }
+}
+
+/// What came with a signal, in words.
+fn signalled(info: Info, count: u32) -> Signalled {
+    Signalled {
         signal: signals::name(info.signal),
         code: code_name(info.signal, info.code),
         fd: info.io.map(|(fd, _)| fd),
@@ -99,16 +118,6 @@ pub(crate) fn answer(actor: &Actor, info: Info) {
         count,
         // nix's get_name() hands the kernel a buffer that it calls constant, and reads zeroes afterwards.
         thread: fs::read_to_string("/proc/thread-self/comm").unwrap_or_default().trim_end().to_owned(),
-    });
-    let tag = format!("{SIGNAL_TAG}{name}");
-    actor.say(&Answer { tag, outcome, at_ms: now_ms(), took_ms: 0, more: More::Nothing });
-    for run in setup.run {
-        let tag = handler_step(&name, &run.id);
-        let aid = actor.handlers.aids.borrow().get(&tag).cloned().unwrap_or_default();
-        let call = Call::Do { tag, op: run.op, aid };
-        if let Some(answer) = actor.answer(call) {
-            actor.say(&answer);
-        }
     }
 }
 

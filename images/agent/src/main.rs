@@ -17,6 +17,7 @@ mod oracles;
 mod port;
 mod procfs;
 mod progress;
+mod repeat;
 mod session;
 mod signals;
 mod stress;

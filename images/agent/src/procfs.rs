@@ -45,6 +45,24 @@ pub(crate) fn command_line() -> Vec<String> {
     text.split_whitespace().map(ToOwned::to_owned).collect()
 }
 
+/// How long all processors together have had nothing to do since the boot, in nanoseconds, by
+/// `/proc/timer_list`: elsewhere it is told in hundredths of a second. `None` where the kernel does not tell.
+#[must_use]
+pub(crate) fn idle_ns() -> Option<u64> {
+    idle_of(&fs::read_to_string("/proc/timer_list").ok()?)
+}
+
+/// kernel/time/timer_list.c print_cpu(): a line each for idle_sleeptime and iowait_sleeptime, of which
+/// kernel/time/tick-sched.c tick_nohz_stop_idle() adds to one or the other.
+fn idle_of(timer_list: &str) -> Option<u64> {
+    let sleep = |line: &str| {
+        let (name, time) = line.trim().split_once(':')?;
+        let is_sleep = matches!(name.trim(), ".idle_sleeptime" | ".iowait_sleeptime");
+        is_sleep.then(|| time.split_whitespace().next()?.parse::<u64>().ok()).flatten()
+    };
+    timer_list.lines().filter_map(sleep).reduce(|all, one| all + one)
+}
+
 /// `/proc/sys/kernel/random/boot_id`; empty when it cannot be read.
 #[must_use]
 pub(crate) fn boot_id() -> String {
@@ -92,6 +110,18 @@ mod tests {
     fn a_stack_line_loses_its_address() {
         assert_eq!(stack_function("[<0>] ext4_break_layouts+0x9a/0xd0"), "ext4_break_layouts+0x9a/0xd0");
         assert_eq!(stack_function("plain"), "plain");
+    }
+
+    #[test]
+    fn idle_time_is_that_of_all_processors_whatever_they_waited_for() {
+        let cpu = |idle: u64, iowait: u64| {
+            format!(
+                "cpu: 0\n clock 0:\n  .base:       00000000\n  .nohz           : 1\n  .idle_entrytime : 99 nsecs\n  \
+                 .idle_sleeptime : {idle} nsecs\n  .iowait_sleeptime: {iowait} nsecs\n"
+            )
+        };
+        assert_eq!(idle_of(&(cpu(1_000_000_007, 20) + &cpu(300, 4000))), Some(1_000_004_327));
+        assert_eq!(idle_of("cpu: 0\n  .nohz           : 0\n"), None);
     }
 
     #[test]

@@ -261,6 +261,14 @@ impl Progress {
         Limit { progress: self.clone(), until_us: self.now_us().saturating_add(wait_us), _watch: watch }
     }
 
+    /// A wait that begins now, in which stalls count: the ticker stands still, which else would be counted
+    /// with what is counted meanwhile.
+    #[must_use]
+    pub(crate) fn unwatched(&self, wait: Duration) -> Limit {
+        let wait_us = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
+        Limit { progress: self.clone(), until_us: self.now_us().saturating_add(wait_us), _watch: None }
+    }
+
     fn now_us(&self) -> u64 {
         let (book, now_us) = (self.book(), now_us());
         now_us.saturating_sub(book.stalled_until(now_us, now_us))

@@ -130,6 +130,15 @@ pub(crate) enum Call {
         /// How long, in milliseconds of the guest's clock.
         for_ms: u64,
     },
+    /// Do operations over and over.
+    Repeat {
+        /// Comes back with the answer.
+        tag: String,
+        /// What is done, in this order.
+        body: Vec<Choice>,
+        /// How often.
+        times: u32,
+    },
     /// Look at files, make new ones.
     Survey {
         /// Comes back with the answer.
@@ -155,7 +164,7 @@ pub(crate) enum Call {
     },
 }
 
-/// One operation that a stress may draw.
+/// One operation that a stress may draw, or of a body that is repeated.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Choice {
     /// Id of the step, which names the result.
@@ -164,7 +173,7 @@ pub(crate) struct Choice {
     pub(crate) op: Op,
     /// What the session adds.
     pub(crate) aid: Aid,
-    /// Its spans are wanted.
+    /// Its spans are wanted; of a stress.
     pub(crate) spans: bool,
 }
 
@@ -226,6 +235,8 @@ pub(crate) enum More {
     Child(String, i32),
     /// What each choice of a stress came to; nothing for those that were never drawn.
     Tallies(BTreeMap<String, Tally>),
+    /// What was counted of a body that was repeated, as [`holdfast_protocol::Reply::Repeated`] has it.
+    Repeated { ticks: Vec<Vec<u64>>, idle_ns: Option<u64> },
 }
 
 /// Tag of what a handler says when its signal came; its name is behind it. No step's id holds a blank.

@@ -58,6 +58,15 @@ pub enum Order {
     Together(Vec<Issue>),
     /// Let actors do operations at random for a while: [`Reply::Stressed`].
     Stress(Stress),
+    /// Let an actor do operations over and over, with nobody in between, and count what they take:
+    /// [`Reply::Repeated`].
+    Repeat {
+        /// Done in this order, again and again, all by the same actor. What one of them makes another lets go:
+        /// nobody is told of it.
+        body: Vec<Issue>,
+        /// How often.
+        times: u32,
+    },
     /// Wait for a step that was started or found blocked: [`Reply::Fact`].
     Await {
         /// Id of the awaited step.
@@ -104,6 +113,15 @@ pub enum Reply {
     /// To [`Order::Stress`]: a fact for each choice, its outcome an [`Outcome::Tally`](crate::Outcome::Tally);
     /// `Blocked` for those of an actor that did not come back.
     Stressed(Vec<Fact>),
+    /// To [`Order::Repeat`]; `Refused` when an operation did not succeed.
+    Repeated {
+        /// What each operation of the body took, repetition by repetition, in ticks of the time stamp counter;
+        /// they are instructions where the machine counts those.
+        ticks: Vec<Vec<u64>>,
+        /// How long the processors had nothing to do meanwhile, in nanoseconds; nothing where the kernel
+        /// does not tell.
+        idle_ns: Option<u64>,
+    },
     /// To [`Order::Finish`].
     Finished(Oracles),
     /// The order could not be carried out at all (an agent or guest fault, never a result).
@@ -220,7 +238,8 @@ pub struct HandlerSetup {
     pub place: Where,
     /// Operations that it runs then, in order; their facts are those of the steps `HANDLER.ID`. At most
     /// [`MAX_HANDLER_OPS`](crate::MAX_HANDLER_OPS). When the signal comes again they run again, and the
-    /// later facts count.
+    /// later facts count, as far as they are told: a handler gives 128 answers, one for each signal and one
+    /// for each operation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub run: Vec<HandlerRun>,
 }

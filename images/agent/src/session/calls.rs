@@ -257,7 +257,7 @@ impl Session {
                     outcome = Outcome::NotIssued { why };
                 }
             }
-            More::Nothing | More::Pair(_) | More::Found(_) | More::Tallies(_) => {}
+            More::Nothing | More::Pair(_) | More::Found(_) | More::Tallies(_) | More::Repeated { .. } => {}
         }
         let fact = self.fact(&step, actor, outcome, at_ms, took_ms);
         let issued = self.pending.get(&step).map(|pending| pending.op.clone());

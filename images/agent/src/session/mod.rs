@@ -11,6 +11,7 @@ mod damage;
 mod finish;
 mod kmemleak;
 mod prepare;
+mod repeat;
 mod signals;
 mod together;
 
@@ -218,6 +219,7 @@ impl Session {
             }),
             Order::Together(issues) => self.together(issues).map(|at_ms| Reply::Started { at_ms }),
             Order::Stress(stress) => self.stress(stress).map(Reply::Stressed),
+            Order::Repeat { body, times } => self.repeat(body, times),
             Order::Await { step, wait_ms } => self.wait(&step, wait_ms).map(Reply::Fact),
             Order::Still { step, for_ms } => self.wait(&step, for_ms).map(Reply::Fact),
             Order::Finish { settle_ms } => self.finish(settle_ms).map(Reply::Finished),

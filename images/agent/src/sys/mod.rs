@@ -204,6 +204,14 @@ pub(crate) fn seed_random(random: BorrowedFd<'_>, seed: u64) -> Result<(), Errno
     Errno::result(unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG) }).map(drop)
 }
 
+/// The time stamp counter. QEMU's `-icount` makes it count executed instructions.
+#[must_use]
+pub(crate) fn ticks() -> u64 {
+    // SAFETY: every x86-64 processor has the instruction, which user space may execute unless a process has
+    // given that up itself (prctl(2), PR_SET_TSC).
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
 /// pidfd_open(2): a descriptor that becomes readable when the process has ended.
 ///
 /// # Errors

@@ -7,6 +7,7 @@
 mod files;
 mod guest;
 mod processes;
+mod repeat;
 mod signals;
 mod together;
 
