@@ -143,7 +143,8 @@ async fn count(
     if let Some(why) = unready(&hello) {
         return Err(Broken::Fault(anyhow!(why)));
     }
-    ready::settle(vm).await?;
+    let pace = ready::pace(vm);
+    ready::settle(vm, pace).await?;
     ready::wake(vm, seed).await?;
     match vm.exchange(&Order::Prepare(bodies.setup.clone()), PREPARE_DEADLINE).await? {
         Reply::Prepared(files) => {
