@@ -134,12 +134,8 @@ fn title(text: &str) -> Option<String> {
     if text.starts_with("rcu: INFO: ") && text.contains("stall") {
         return Some("INFO: RCU stall".to_owned());
     }
-    // lib/list_debug.c: `list_add corruption. prev->next should be next (...)`, `list_add double add: ...`.
-    for list in ["list_add", "list_del"] {
-        let rest = text.strip_prefix(list);
-        if rest.is_some_and(|rest| rest.starts_with(" corruption") || rest.starts_with(" double add")) {
-            return Some(format!("{list} corruption"));
-        }
+    if let Some(title) = broken_list(text) {
+        return Some(title);
     }
     let known = [
         "general protection fault",
@@ -155,6 +151,13 @@ fn title(text: &str) -> Option<String> {
         "UBSAN: " => text.split(" in ").next().unwrap_or(text).to_owned(),
         head => head.to_owned(),
     })
+}
+
+/// lib/list_debug.c: `list_add corruption. prev->next should be next (...)`, `list_add double add: ...`.
+fn broken_list(text: &str) -> Option<String> {
+    let wrong = |rest: &str| rest.starts_with(" corruption") || rest.starts_with(" double add");
+    let list = ["list_add", "list_del"].into_iter().find(|list| text.strip_prefix(list).is_some_and(wrong))?;
+    Some(format!("{list} corruption"))
 }
 
 /// `dax_disassociate_entry` of `... at fs/dax.c:404 dax_disassociate_entry+0x5a/0xc0`.
