@@ -216,7 +216,8 @@ pub fn scenario_id(id: &str) -> &str {
     }
 }
 
-/// The scenarios that the selectors name; all of them when there are none.
+/// The scenarios that the selectors name; all of them when there are none. A selector behind a `!` leaves out
+/// what it names.
 ///
 /// # Errors
 /// Bad input for a selector that matches nothing.
@@ -225,17 +226,29 @@ pub fn select<'a>(
     contracts: &Contracts,
     selectors: &[String],
 ) -> Result<Vec<&'a Scenario>> {
-    let chosen: Vec<Selector> =
-        selectors.iter().map(|text| Selector::parse(text, contracts)).collect::<Result<_>>()?;
-    for (text, selector) in selectors.iter().zip(&chosen) {
+    let (mut chosen, mut left_out) = (Vec::new(), Vec::new());
+    for selector in selectors {
+        let (text, list) = match selector.strip_prefix('!') {
+            Some(text) => (text, &mut left_out),
+            None => (selector.as_str(), &mut chosen),
+        };
+        let selector = Selector::parse(text, contracts)?;
         if !scenarios.iter().any(|scenario| selector.admits(scenario)) {
             let stems = scenarios.iter().map(|scenario| stem(&scenario.id));
             let hint = nearest(text, stems).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
             return Err(bad_input(format!("no case is called `{text}`{hint} (`list` shows all)")));
         }
+        list.push(selector);
     }
-    let admitted = |scenario: &&Scenario| chosen.is_empty() || chosen.iter().any(|one| one.admits(scenario));
-    Ok(scenarios.iter().filter(admitted).collect())
+    let admitted = |scenario: &&Scenario| {
+        let among = |list: &[Selector]| list.iter().any(|one| one.admits(scenario));
+        (chosen.is_empty() || among(&chosen)) && !among(&left_out)
+    };
+    let admitted: Vec<&Scenario> = scenarios.iter().filter(admitted).collect();
+    if admitted.is_empty() && !left_out.is_empty() {
+        return Err(bad_input("every case that is named is left out again by a `!`"));
+    }
+    Ok(admitted)
 }
 
 /// What a person may write for CASE.
@@ -354,5 +367,31 @@ impl PlannedStep {
             Action::Await { step } => format!("await {step}"),
             Action::Still { step, .. } => format!("still {step}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::scenario::load_all;
+
+    #[test]
+    fn a_selector_behind_an_exclamation_mark_leaves_out() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+        let contracts = Contracts::load([folder.clone()].into_iter()).unwrap();
+        let scenarios = load_all(&folder, &contracts).unwrap();
+        let stems = |selectors: &[&str]| {
+            let selectors: Vec<String> = selectors.iter().map(|&text| text.to_owned()).collect();
+            let chosen = select(&scenarios, &contracts, &selectors).unwrap();
+            chosen.iter().map(|scenario| stem(&scenario.id).to_owned()).collect::<BTreeSet<_>>()
+        };
+        let controls = stems(&["controls/*"]);
+        assert!(controls.contains("controls/devdax"));
+        let fewer = stems(&["controls/*", "!controls/devdax"]);
+        assert_eq!(controls.difference(&fewer).collect::<Vec<_>>(), ["controls/devdax"]);
+        assert_eq!(stems(&["!clause:mainline/controls-register"]).intersection(&controls).count(), 0);
+        assert!(stems(&["!controls/*"]).contains("pin/cycle"));
     }
 }

@@ -22,7 +22,7 @@ use crate::exit;
 /// Build kernels, boot them, play cases, judge what came back
 #[derive(Args, Debug)]
 pub(crate) struct Run {
-    /// A scenario's path, a glob over case ids, or clause:CONTRACT/CLAUSE
+    /// A scenario's path, a glob over case ids, or clause:CONTRACT/CLAUSE; behind a `!` it leaves out
     #[arg(value_name = "CASE")]
     cases: Vec<String>,
     /// Every case there is

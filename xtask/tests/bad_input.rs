@@ -39,6 +39,8 @@ fn an_unknown_name_is_answered_with_the_nearest() {
     check(&["run", "truncate/pined-by-rdma"], 2, &["did you mean `truncate/pinned-by-rdma`?"]);
     check(&["run", "clause:unguarded/block"], 2, &["unknown clause `block`; did you mean `blocks`?"]);
     check(&["run", "clause:unguarded"], 2, &["clause:CONTRACT/CLAUSE"]);
+    check(&["run", "pin/*", "!pim/cycle*"], 2, &["no case is called `pim/cycle*`; did you mean `pin/cycle`?"]);
+    check(&["run", "pin/cycle*", "!pin/*"], 2, &["every case that is named is left out again"]);
     check(&["run", "--tree", "/no/such/tree"], 2, &["/no/such/tree"]);
     check(&["run", "--series", "/no/such/series"], 2, &["/no/such/series"]);
     check(&["run", "--config", "/no/such/config"], 2, &["/no/such/config"]);
