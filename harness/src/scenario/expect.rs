@@ -187,10 +187,9 @@ mod tests {
             signal,
             code,
             fd,
-            band: None,
-            pid: None,
             count: 1,
             thread: "owner".into(),
+            ..Default::default()
         })
     }
 

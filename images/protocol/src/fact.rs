@@ -130,7 +130,7 @@ pub const ASYNC_EVENTS: [&str; 20] = [
 ];
 
 /// A signal as its handler got it (sigaction(2), `siginfo_t`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signalled {
     /// Its standard name, `SIGRTMIN+1` included.
     pub signal: String,
