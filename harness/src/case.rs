@@ -273,12 +273,12 @@ fn started(step: &PlannedStep, at_ms: u64) -> Fact {
 
 /// What a step issues, where it begins together with others.
 fn issue(step: &PlannedStep) -> Option<Issue> {
-    let (by, op, never_within) = match &step.action {
-        Action::Start { by, op } => (by, op, None),
-        Action::Draw { by, op, never_within, .. } => (by, op, never_within.clone()),
+    let (by, op, never_within, after) = match &step.action {
+        Action::Start { by, op } => (by, op, None, None),
+        Action::Draw { by, op, never_within, after, .. } => (by, op, never_within.clone(), after.clone()),
         _ => return None,
     };
-    Some(Issue { step: step.id.clone(), actor: by.clone(), op: op.clone(), never_within })
+    Some(Issue { step: step.id.clone(), actor: by.clone(), op: op.clone(), never_within, after })
 }
 
 /// The order of a step, or of a group of steps that begin at the same moment, and how long the guest will

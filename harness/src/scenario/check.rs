@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::compose::{Case, Entry, Sources};
 use super::expect::Expect;
 use super::faults::Faults;
-use super::form::{Form, StepForm};
+use super::form::{Drawn, Form, StepForm};
 use super::head::Breaks;
 use super::limits::{LONGEST_CASE_ID, LONGEST_NAME};
 use super::names::{is_signal, signals};
@@ -453,8 +453,8 @@ fn step_meaning(nr: usize, entry: &Entry) -> Step {
     let by = step.by.clone().unwrap_or_default();
     let action = match (&step.issue, &step.start, &step.phrase, &step.collect, &step.still) {
         (Some(op), ..) if let Some(drawn) = &step.drawn => {
-            let never_within = drawn.never_within.clone();
-            Action::Draw { by, op: op.clone(), of: drawn.of.clone(), for_ms: drawn.for_ms, never_within }
+            let Drawn { of, for_ms, never_within, after, .. } = drawn.clone();
+            Action::Draw { by, op: op.clone(), of, for_ms, never_within, after }
         }
         (Some(op), ..) => Action::Do { by, op: op.clone() },
         (_, Some(op), ..) => Action::Start { by, op: op.clone() },

@@ -69,6 +69,9 @@ impl Checker<'_> {
         if let Some(other) = step.drawn.as_ref().and_then(|drawn| drawn.never_within.as_ref()) {
             self.names_a_choice(nr, step, other)?;
         }
+        if let Some(first) = step.drawn.as_ref().and_then(|drawn| drawn.after.as_ref()) {
+            self.names_one_before(nr, step, first)?;
+        }
         if let Some(reaches) = step.drawn.as_ref().and_then(|drawn| drawn.reaches.as_ref()) {
             let plain = Expect::ok();
             let said = step.all_expectations().count() == 0;
@@ -129,6 +132,19 @@ impl Checker<'_> {
         }
         let message = unknown_word("choice of another actor", other, valid);
         Err(self.word_fault(nr, &path!["never_within"], Some(other), &message))
+    }
+
+    /// What it is drawn after is a choice of the same actor, written before it: so none waits for itself.
+    fn names_one_before(&self, nr: usize, step: &StepForm, first: &str) -> Result<()> {
+        let of = |step: &StepForm| step.drawn.as_ref().map(|drawn| drawn.of.clone());
+        let forms = self.entries[..nr].iter().map(|entry| &entry.form);
+        let valid = forms.filter(|form| of(form) == of(step) && form.by == step.by);
+        let valid: Vec<&str> = valid.filter_map(|form| form.id.as_deref()).collect();
+        if valid.contains(&first) {
+            return Ok(());
+        }
+        let message = unknown_word("earlier choice of this actor", first, valid);
+        Err(self.word_fault(nr, &path!["after"], Some(first), &message))
     }
 
     /// A refusal is proved only next to the same call that succeeds.

@@ -350,6 +350,7 @@ fn stress(place: &Place, step: Value, entries: &mut Vec<Entry>) -> Result<()> {
                 for_ms: group.for_ms,
                 reaches: one.reaches,
                 never_within: one.never_within,
+                after: one.after.clone(),
             };
             let form = StepForm {
                 id: Some(one.id),
@@ -358,6 +359,7 @@ fn stress(place: &Place, step: Value, entries: &mut Vec<Entry>) -> Result<()> {
                 expect: one.expect,
                 expect_by: one.expect_by,
                 proves: one.proves,
+                needs: one.after.into_iter().collect(),
                 drawn: Some(drawn),
                 ..StepForm::default()
             };

@@ -151,6 +151,9 @@ pub(super) struct ChoiceForm {
     /// The choice of another actor whose result must not be there all the time that this one takes to succeed.
     #[serde(default)]
     pub(super) never_within: Option<String>,
+    /// The choice of the same actor that has succeeded before, with all that it used still there.
+    #[serde(default)]
+    pub(super) after: Option<String>,
     /// Clauses that it proves.
     #[serde(default)]
     pub(super) proves: Vec<String>,
@@ -163,6 +166,7 @@ pub(super) struct Drawn {
     pub(super) for_ms: u64,
     pub(super) reaches: Option<Expect>,
     pub(super) never_within: Option<String>,
+    pub(super) after: Option<String>,
 }
 
 /// One step as it is written.

@@ -34,6 +34,7 @@ impl Draws {
 pub(crate) fn run(actor: &Actor, choices: &[Choice], seed: u64, for_ms: u64) -> BTreeMap<String, Tally> {
     let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
     let mut lives = Lives::default();
+    let mut done = Done::default();
     let mut draws = Draws(seed);
     let until_ms = now_ms().saturating_add(for_ms);
     let mut draw = 0;
@@ -41,7 +42,7 @@ pub(crate) fn run(actor: &Actor, choices: &[Choice], seed: u64, for_ms: u64) -> 
         draw += 1;
         let at = draws.next() % choices.len() as u64;
         let choice = &choices[usize::try_from(at).unwrap_or(0)];
-        if !fits(actor, choice) {
+        if !fits(actor, choice) || !done.allows(choice) {
             continue;
         }
         let from_us = now_us();
@@ -49,6 +50,7 @@ pub(crate) fn run(actor: &Actor, choices: &[Choice], seed: u64, for_ms: u64) -> 
         let to_us = now_us();
         lives.end(actor, from_us, &mut tallies);
         let succeeded = matches!(answer.outcome, Outcome::Returned(_));
+        done.note(choice, succeeded, |id| actor.things.borrow().contains_key(id));
         let tally = tallies.entry(choice.step.clone()).or_default();
         count(&mut tally.counts, answer, draw);
         if choice.spans && succeeded {
@@ -84,6 +86,25 @@ impl Lives {
             }
             lives
         });
+    }
+}
+
+/// Choices that have succeeded, and what they used or made: while all of it is there, they are done.
+#[derive(Default)]
+struct Done(BTreeMap<String, Vec<String>>);
+
+impl Done {
+    /// After any operation: forgets what has lost something, and takes in what has succeeded.
+    fn note(&mut self, choice: &Choice, succeeded: bool, is_there: impl Fn(&str) -> bool) {
+        self.0.retain(|_, with| with.iter().all(|id| is_there(id)));
+        if succeeded {
+            let made = is_there(&choice.step).then(|| choice.step.clone());
+            self.0.insert(choice.step.clone(), choice.aid.uses.iter().cloned().chain(made).collect());
+        }
+    }
+
+    fn allows(&self, choice: &Choice) -> bool {
+        choice.after.as_ref().is_none_or(|first| self.0.contains_key(first))
     }
 }
 
@@ -190,6 +211,33 @@ mod tests {
             tally.len() <= MOST_KINDS + 1
                 && tally.iter().any(|count| count.outcome == Outcome::Completion("X".into()))
         );
+    }
+
+    #[test]
+    fn what_was_done_counts_while_all_it_used_or_made_is_there() {
+        let choice = |step: &str, uses: &[&str], after: Option<&str>| Choice {
+            step: step.to_owned(),
+            op: Op::Sync(holdfast_protocol::op::Sync {}),
+            aid: Aid { uses: uses.iter().map(|id| (*id).to_owned()).collect(), ..Aid::default() },
+            after: after.map(str::to_owned),
+            spans: false,
+        };
+        let (make, using, drop) =
+            (choice("mr", &[], None), choice("use", &["mr"], None), choice("drop", &["mr"], None));
+        let (seen, made) = (choice("seen", &[], Some("use")), choice("made", &[], Some("mr")));
+        let mut done = Done::default();
+        let (there, gone) = (|id: &str| id == "mr", |_: &str| false);
+        done.note(&make, true, there);
+        assert!(done.allows(&using) && done.allows(&made) && !done.allows(&seen));
+        done.note(&using, false, there);
+        assert!(!done.allows(&seen), "it failed");
+        done.note(&using, true, there);
+        assert!(done.allows(&seen));
+        // The region is let go and made again: what went through the first says nothing of the second.
+        done.note(&drop, true, gone);
+        assert!(!done.allows(&seen) && !done.allows(&made));
+        done.note(&make, true, there);
+        assert!(done.allows(&made) && !done.allows(&seen));
     }
 
     #[test]

@@ -143,6 +143,9 @@ pub struct Issue {
     /// Of a stress: the choice whose result must not be there all the time that this one takes to succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub never_within: Option<String>,
+    /// Of a stress: the choice of the same actor that has succeeded before, with all that it used still there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// Actors that each draw operations of their own at random, all at the same time.
@@ -156,8 +159,8 @@ pub struct Stress {
     pub for_ms: u64,
     /// How long an operation may go on afterwards, in milliseconds of the guest's progress.
     pub grace_ms: u64,
-    /// What each actor draws from. An operation is passed over while a handle it uses is not there, or its
-    /// own result still is. What is left at the end is let go.
+    /// What each actor draws from. An operation is passed over while a handle it uses is not there, its
+    /// own result still is, or what it comes after was not done. What is left at the end is let go.
     pub choices: Vec<Issue>,
 }
 

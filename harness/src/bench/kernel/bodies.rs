@@ -53,6 +53,7 @@ impl Line {
             actor: self.by.clone(),
             op: self.op.clone(),
             never_within: None,
+            after: None,
         }
     }
 }

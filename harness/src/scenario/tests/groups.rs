@@ -171,6 +171,20 @@ fn a_mistake_in_stress_has_its_place() {
     for id in ["unpin", "cut", "map"] {
         assert!(wrong(from, &within(id)).contains(&format!("unknown choice of another actor `{id}`")), "{id}");
     }
+    // What it is drawn after is written before it, of the same actor.
+    let after = |id: &str| format!("mr: $pin}}, after: {id}}}");
+    load(&STRESS.replacen("mr: $pin}}", &after("pin"), 1)).unwrap();
+    assert!(
+        wrong("mr: $pin}}", &after("pinn"))
+            .contains("unknown earlier choice of this actor `pinn`; did you mean `pin`?")
+    );
+    for id in ["unpin", "cut", "map"] {
+        let told = wrong("mr: $pin}}", &after(id));
+        assert!(
+            told.contains(&format!("steps[2].actors.a[1].after: unknown earlier choice of this actor `{id}`")),
+            "{told}"
+        );
+    }
     let many = format!("      b:\n{}", "        - {id: x, do: {pipe: {}}}\n".repeat(17));
     assert!(wrong("      b:\n", &many).contains("an actor draws from 1 to 16 operations"));
 }

@@ -29,7 +29,7 @@ impl Session {
         for Issue { step, op, .. } in body {
             self.link_for(&actor, &op)?;
             let aid = self.aid(&op)?;
-            choices.push(Choice { step, op, aid, spans: false });
+            choices.push(Choice { step, op, aid, after: None, spans: false });
         }
         if !self.cast.tell(&actor, &Call::Repeat { tag: TAG.to_owned(), body: choices, times }) {
             return Err(format!("actor {actor} cannot be reached"));

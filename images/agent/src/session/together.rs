@@ -157,7 +157,8 @@ impl Session {
     fn choices_of(&mut self, stress: &Stress, actor: &str) -> Result<Vec<Choice>, String> {
         let made: Vec<&str> = stress.choices.iter().map(|choice| choice.step.as_str()).collect();
         let mut choices = Vec::new();
-        for Issue { step, op, never_within, .. } in stress.choices.iter().filter(|choice| choice.actor == actor)
+        for Issue { step, op, never_within, after, .. } in
+            stress.choices.iter().filter(|choice| choice.actor == actor)
         {
             self.link_for(actor, op)?;
             let fields = serde_json::to_value(op).map_err(|error| error.to_string())?;
@@ -174,7 +175,7 @@ impl Session {
             };
             let named = stress.choices.iter().any(|other| other.never_within.as_deref() == Some(step));
             let spans = never_within.is_some() || named;
-            choices.push(Choice { step: step.clone(), op: op.clone(), aid, spans });
+            choices.push(Choice { step: step.clone(), op: op.clone(), aid, after: after.clone(), spans });
         }
         Ok(choices)
     }

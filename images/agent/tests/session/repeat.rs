@@ -12,6 +12,7 @@ fn repeat(actor: &str, body: &[(&str, &str)], times: u32) -> Order {
         actor: actor.to_owned(),
         op: do_(op),
         never_within: None,
+        after: None,
     };
     Order::Repeat { body: body.iter().map(issue).collect(), times }
 }

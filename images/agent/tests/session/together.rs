@@ -26,7 +26,7 @@ fn pair() -> Guest {
 }
 
 fn issue(step: &str, actor: &str, op: impl Into<Op>) -> Issue {
-    Issue { step: step.to_owned(), actor: actor.to_owned(), op: op.into(), never_within: None }
+    Issue { step: step.to_owned(), actor: actor.to_owned(), op: op.into(), never_within: None, after: None }
 }
 
 #[test]
@@ -145,18 +145,22 @@ fn stress_counts_what_came_and_lets_everything_go() {
     let choices = vec![
         issue("fd", "owner", open_rw()),
         issue("shut", "owner", do_(r#"{"close": {"fd": "$fd"}}"#)),
+        Issue { after: Some("shut".into()), ..issue("closed", "owner", size()) },
+        Issue { after: Some("never".into()), ..issue("late", "owner", size()) },
         issue("never", "owner", do_(r#"{"close": {"fd": "$nothing"}}"#)),
         issue("cut", "other", do_(r#"{"truncate": {"file": "data", "size_kib": 8}}"#)),
         issue("grow", "other", do_(r#"{"truncate": {"file": "data", "size_kib": 64}}"#)),
         issue("gone", "other", do_(r#"{"open": {"file": "data", "flags": ["O_RDWR", "O_CREAT", "O_EXCL"]}}"#)),
     ];
     let told = tallies(guest.ask(&stress(7, 300, choices)));
-    assert_eq!(told.len(), 6);
+    assert_eq!(told.len(), 8);
     let (opened, shut) = (counts(&told["fd"]), counts(&told["shut"]));
     assert!(matches!(opened, [Count { outcome: Outcome::Returned(_), times: 2.., .. }]), "{opened:?}");
     // What is open is not opened again, and what is not is not closed.
     assert!(shut.len() == 1 && opened[0].times - shut[0].times <= 1, "{opened:?} {shut:?}");
     assert!(matches!(counts(&told["gone"]), [Count { outcome: Outcome::Errno(17), times: 1.., .. }]));
+    assert!(!counts(&told["closed"]).is_empty(), "a choice after one that succeeded");
+    assert!(counts(&told["late"]).is_empty(), "a choice after one that never did");
     let never = counts(&told["never"]);
     assert!(matches!(never, [Count { outcome: Outcome::NotIssued { .. }, .. }]), "{never:?}");
     let after = guest.act("after", "owner", do_(r#"{"fds": {"of": "owner"}}"#));
