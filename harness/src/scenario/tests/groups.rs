@@ -172,7 +172,7 @@ fn a_mistake_in_stress_has_its_place() {
         assert!(wrong(from, &within(id)).contains(&format!("unknown choice of another actor `{id}`")), "{id}");
     }
     // What it is drawn after is written before it, of the same actor.
-    let after = |id: &str| format!("mr: $pin}}, after: {id}}}");
+    let after = |id: &str| format!("mr: $pin}}}}, after: {id}");
     load(&STRESS.replacen("mr: $pin}}", &after("pin"), 1)).unwrap();
     assert!(
         wrong("mr: $pin}}", &after("pinn"))
