@@ -166,7 +166,7 @@ fn came_to(step: &PlannedStep, under: &Under<'_>) -> String {
         if let Action::Draw { never_within, after, .. } = &step.action {
             must.push_str(", every time");
             if let Some(first) = after {
-                let _ = write!(must, " (drawn once `{first}` is done)");
+                let _ = write!(must, " (drawn once `{first}` has succeeded, while all it used is there)");
             }
             if let Some(other) = never_within {
                 let _ = write!(must, ", and never while `{other}` is there from before until after");

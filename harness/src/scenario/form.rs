@@ -151,7 +151,7 @@ pub(super) struct ChoiceForm {
     /// The choice of another actor whose result must not be there all the time that this one takes to succeed.
     #[serde(default)]
     pub(super) never_within: Option<String>,
-    /// The choice of the same actor that has succeeded before, and is done still.
+    /// The choice of the same actor that has succeeded before, with all that it used still there.
     #[serde(default)]
     pub(super) after: Option<String>,
     /// Clauses that it proves.

@@ -143,7 +143,7 @@ pub enum Action {
         /// The choice whose result must not be there all the time that this one takes to succeed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         never_within: Option<String>,
-        /// The choice that has succeeded before, and is done still.
+        /// The choice that has succeeded before, with all that it used still there.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<String>,
     },

@@ -4,7 +4,7 @@
 //! The draws follow from a seed alone, so the same seed draws the same operations again; what they meet
 //! depends on the other actors. At the end all that was made is let go, so that nobody waits for it for ever.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::mem::discriminant;
 
 use holdfast_protocol::op::{Close, DeregMr, Munmap};
@@ -89,35 +89,17 @@ impl Lives {
     }
 }
 
-/// Choices that have succeeded. Each is done while all it used or made is there and what it comes after is
-/// done, and until that is drawn anew.
+/// Choices that have succeeded, and what they used or made: while all of it is there, they are done.
 #[derive(Default)]
-struct Done(BTreeMap<String, Past>);
-
-struct Past {
-    /// What it used or made.
-    with: Vec<String>,
-    after: Option<String>,
-}
+struct Done(BTreeMap<String, Vec<String>>);
 
 impl Done {
-    /// Forgets, after any choice was drawn, what is done no longer, and takes in what has succeeded.
+    /// After any operation: forgets what has lost something, and takes in what has succeeded.
     fn note(&mut self, choice: &Choice, succeeded: bool, is_there: impl Fn(&str) -> bool) {
-        self.0.remove(&choice.step);
-        loop {
-            let done: BTreeSet<String> = self.0.keys().cloned().collect();
-            self.0.retain(|_, past| {
-                past.with.iter().all(|id| is_there(id))
-                    && past.after.as_ref().is_none_or(|first| done.contains(first))
-            });
-            if self.0.len() == done.len() {
-                break;
-            }
-        }
+        self.0.retain(|_, with| with.iter().all(|id| is_there(id)));
         if succeeded {
             let made = is_there(&choice.step).then(|| choice.step.clone());
-            let with = choice.aid.uses.iter().cloned().chain(made).collect();
-            self.0.insert(choice.step.clone(), Past { with, after: choice.after.clone() });
+            self.0.insert(choice.step.clone(), choice.aid.uses.iter().cloned().chain(made).collect());
         }
     }
 
@@ -251,16 +233,9 @@ mod tests {
         assert!(!done.allows(&seen), "it failed");
         done.note(&using, true, there);
         assert!(done.allows(&seen));
-        // What comes after it is done with it, and is not when it is drawn anew.
-        let later = choice("later", &[], Some("seen"));
-        done.note(&seen, true, there);
-        assert!(done.allows(&later));
-        done.note(&using, true, there);
-        assert!(done.allows(&seen) && !done.allows(&later));
-        done.note(&seen, true, there);
         // The region is let go and made again: what went through the first says nothing of the second.
         done.note(&drop, true, gone);
-        assert!(!done.allows(&seen) && !done.allows(&made) && !done.allows(&later));
+        assert!(!done.allows(&seen) && !done.allows(&made));
         done.note(&make, true, there);
         assert!(done.allows(&made) && !done.allows(&seen));
     }

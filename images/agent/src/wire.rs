@@ -173,7 +173,7 @@ pub(crate) struct Choice {
     pub(crate) op: Op,
     /// What the session adds.
     pub(crate) aid: Aid,
-    /// Of a stress: the choice that has succeeded before, and is done still.
+    /// Of a stress: the choice that has succeeded before, with all that it used still there.
     pub(crate) after: Option<String>,
     /// Its spans are wanted; of a stress.
     pub(crate) spans: bool,

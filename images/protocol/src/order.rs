@@ -143,7 +143,7 @@ pub struct Issue {
     /// Of a stress: the choice whose result must not be there all the time that this one takes to succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub never_within: Option<String>,
-    /// Of a stress: the choice of the same actor that has succeeded before, and is done still.
+    /// Of a stress: the choice of the same actor that has succeeded before, with all that it used still there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
 }
