@@ -38,7 +38,7 @@ pub(crate) struct Run {
     /// Install missing Debian packages first (needs root)
     #[arg(long)]
     install: bool,
-    /// Play every case this many times; all rounds of a case have rows of their own (CASE#2)
+    /// Play every case this many times; the table tells how often each verdict was given
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
     /// Print each event as a line of JSON, and nothing else (docs/results.md)

@@ -516,12 +516,9 @@ fn a_vacuous_expectation_is_found() {
     assert!(vacuous.iter().any(|one| one.fact.starts_with("step done")), "{vacuous:?}");
 }
 
-#[test]
-fn a_report_shows_every_row_and_where_the_evidence_is() {
+/// What a person reads of a run.
+fn report(plan: &Plan, records: &[Record]) -> String {
     use crate::machine::accel::{Accelerator, Kind as Accel, Wish};
-    let plan = plan(&["mainline", "unguarded"], "");
-    let mut records: Vec<Record> = plan.cases.iter().map(good).collect();
-    records[3].facts.get_mut("watch").unwrap().outcome = Outcome::Returned(0);
     let settings = crate::run::Settings {
         results: None,
         offline: false,
@@ -542,10 +539,28 @@ fn a_report_shows_every_row_and_where_the_evidence_is() {
         took: std::time::Duration::from_secs(9),
         interrupted: false,
     };
-    let results = crate::report::results(&plan, judge_all(&plan, &records), &records, of);
+    let results = crate::report::results(plan, judge_all(plan, records), records, of);
     assert_eq!(results.exit, 1);
-    let text = crate::report::render(&results, Path::new("/runs/1"));
-    insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
+    anstream::adapter::strip_str(&crate::report::render(&results, Path::new("/runs/1"))).to_string()
+}
+
+#[test]
+fn a_report_shows_every_row_and_where_the_evidence_is() {
+    let plan = plan(&["mainline", "unguarded"], "");
+    let mut records: Vec<Record> = plan.cases.iter().map(good).collect();
+    records[3].facts.get_mut("watch").unwrap().outcome = Outcome::Returned(0);
+    insta::assert_snapshot!(report(&plan, &records));
+}
+
+#[test]
+fn a_report_tells_how_often_each_verdict_of_a_repeated_case_was_given() {
+    let plan = plan(&["mainline", "unguarded"], "").repeated(3);
+    let mut records: Vec<Record> = plan.cases.iter().map(good).collect();
+    let second =
+        plan.cases.iter().position(|case| case.kernel.starts_with("unguarded") && case.id.ends_with("#2"));
+    let facts = &mut records[second.unwrap() + 1].facts;
+    facts.get_mut("watch").unwrap().outcome = Outcome::Returned(0);
+    insta::assert_snapshot!(report(&plan, &records));
 }
 
 #[test]

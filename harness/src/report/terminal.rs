@@ -13,6 +13,7 @@ use comfy_table::{ContentArrangement, Table};
 use super::{ClauseState, Results};
 use crate::judge::{CaseResult, StepStatus};
 use crate::outcome::Kind;
+use crate::plan::scenario_id;
 use crate::record::Origin;
 use crate::runs::case_folder;
 
@@ -93,21 +94,35 @@ fn rows(results: &Results, kernels: &[&str]) -> Table {
     let mut table = table("case", kernels);
     let mut seen = BTreeSet::new();
     for case in &results.cases {
-        if !seen.insert(&case.id) {
+        let id = scenario_id(&case.id);
+        if !seen.insert(id) {
             continue;
         }
         let cells = kernels.iter().map(|kernel| {
-            let here = results.cases.iter().find(|one| one.id == case.id && one.kernel == **kernel);
-            here.map_or(String::new(), cell)
+            let rounds =
+                results.cases.iter().filter(|one| one.kernel == **kernel && scenario_id(&one.id) == id);
+            cell(&rounds.collect::<Vec<_>>())
         });
-        table.add_row([case.id.clone()].into_iter().chain(cells));
+        table.add_row([id.to_owned()].into_iter().chain(cells));
     }
     table
 }
 
-fn cell(case: &CaseResult) -> String {
-    let (style, word) = word(case.verdict.kind, case.green);
-    format!("{style}{word}{style:#}")
+/// The rounds of a case: the verdict, and of several how often each was given.
+fn cell(rounds: &[&CaseResult]) -> String {
+    let mut verdicts: Vec<(Style, String, usize)> = Vec::new();
+    for case in rounds {
+        let (style, word) = word(case.verdict.kind, case.green);
+        match verdicts.iter_mut().find(|(_, known, _)| *known == word) {
+            Some((.., times)) => *times += 1,
+            None => verdicts.push((style, word, 1)),
+        }
+    }
+    let shown = verdicts.into_iter().map(|(style, word, times)| match rounds.len() {
+        1 => format!("{style}{word}{style:#}"),
+        _ => format!("{style}{word}{style:#} x{times}"),
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// A verdict as it is shown, in the table and while the run goes on.
