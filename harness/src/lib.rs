@@ -27,4 +27,5 @@ pub mod runs;
 pub mod scenario;
 pub mod scratch;
 pub mod splat;
+pub mod tap;
 pub mod yaml;

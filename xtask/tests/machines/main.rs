@@ -2,6 +2,7 @@
 //! What only real machines can show: run by `cargo xtask test`, after the plan `ci`, so that the
 //! kernels are built. One at a time: they count processes and time what they start.
 
+mod ktap;
 mod saved;
 
 use std::collections::BTreeMap;
