@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use holdfast_protocol::{ConfigMismatch, Count, Fact, Leaks, LogLine, Oracles, Outcome, StuckTask, Victim};
+use holdfast_protocol::{
+    ConfigMismatch, Count, Fact, Leaks, LogLine, Oracles, Outcome, ProgramEnd, Ran, StuckTask, Victim,
+};
 
 use crate::fsck::FsckFact;
 use crate::judge::judge_all;
@@ -129,12 +131,16 @@ fn alterations(case: &PlannedCase, record: &Record) -> Vec<Altered> {
     all
 }
 
-/// The facts, without what a drawn operation should not have come to.
+/// The facts, without what a drawn operation should not have come to, and with programs that do well.
 fn as_expected(case: &PlannedCase, record: &Record) -> BTreeMap<String, Fact> {
     let mut facts = record.facts.clone();
     for step in &case.steps {
         if let Some(Fact { outcome: Outcome::Tally(counts), .. }) = facts.get_mut(&step.id) {
             counts.retain(|count| step.expect.admits(&count.outcome, &|_| None));
+        }
+        if let Some(Fact { outcome: Outcome::Ran(ran), .. }) = facts.get_mut(&step.id) {
+            let output = "1..1\nok 1 - altered\n".to_owned();
+            *ran = Ran { end: ProgramEnd::Exited(0), output, dropped: 0, left: 0 };
         }
     }
     facts
@@ -166,6 +172,12 @@ fn of_step(step: &PlannedStep, record: &Record) -> Vec<Altered> {
             ));
         }
         return all;
+    }
+    if let (Some(_), Outcome::Ran(ran)) = (&step.results, &fact.outcome) {
+        for (alteration, output) in of_output(&ran.output) {
+            let outcome = Outcome::Ran(Ran { output, ..ran.clone() });
+            all.push(altered(alteration.to_owned(), Some(Fact { outcome, ..fact.clone() })));
+        }
     }
     for outcome in others(&fact.outcome).into_iter().chain(step.expect.contraries(&fact.outcome)) {
         let alteration = format!("becomes `{}`", describe(&outcome));
@@ -269,11 +281,36 @@ fn others(outcome: &Outcome) -> Vec<Outcome> {
     match outcome {
         Outcome::Returned(_) => all.extend([blocked, differs]),
         Outcome::Blocked { .. } => all.push(Outcome::Returned(0)),
+        Outcome::Ran(ran) => {
+            let end = match ran.end {
+                ProgramEnd::Exited(code) => ProgramEnd::Exited(code + 1),
+                _ => ProgramEnd::Exited(0),
+            };
+            all.extend([blocked, Outcome::Ran(Ran { end, ..ran.clone() })]);
+        }
         _ => all.extend([blocked, Outcome::Returned(0)]),
     }
     // What it was is no alteration.
     all.retain(|other| other != outcome);
     all
+}
+
+/// What a program said, with its first result turned, lost, and all of them gone.
+fn of_output(output: &str) -> Vec<(&'static str, String)> {
+    let lines: Vec<&str> = output.lines().collect();
+    let is_result =
+        |line: &&str| line.trim_start().starts_with("ok ") || line.trim_start().starts_with("not ok ");
+    let Some(nr) = lines.iter().position(is_result) else { return Vec::new() };
+    let turned = match lines[nr].trim_start().strip_prefix("not ") {
+        Some(rest) => rest.to_owned(),
+        None => format!("not {}", lines[nr].trim_start()),
+    };
+    let with = |line: &[&str]| [&lines[..nr], line, &lines[nr + 1..]].concat().join("\n");
+    vec![
+        ("turns its first result", with(&[&turned])),
+        ("loses its first result", with(&[])),
+        ("says nothing", String::new()),
+    ]
 }
 
 /// EPERM, EINTR, EIO, EAGAIN, EFAULT, EBUSY, EINVAL, ETXTBSY, EOPNOTSUPP: what a kernel that refuses

@@ -4,7 +4,7 @@
 //! What a contract rules out is not-applicable here, before anything boots; never later, by what a
 //! step returned.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::contract::{Contract, Contracts, PINS_BALANCED};
 use crate::outcome::bad_input;
 use crate::scenario::{
-    Action, Broken, Ending, Expect, PLANS, Scenario, Under, Written, broken_oracles, excluded, same_ids,
-    written,
+    Action, Broken, Ending, Expect, PLANS, Results, Scenario, Under, Written, broken_oracles, excluded,
+    same_ids, written,
 };
 use crate::yaml::{Document, nearest, unknown_word};
 
@@ -46,6 +46,9 @@ pub struct PlannedKernel {
     /// Features it declares.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
+    /// Programs that its guests are to have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<String>,
 }
 
 /// One case on one kernel.
@@ -117,6 +120,9 @@ pub struct PlannedStep {
     /// What a drawn operation must have come to at least once for the case to say anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reaches: Option<Expect>,
+    /// What is expected of the results that its program prints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<Results>,
 }
 
 /// A plan file: which kernels and which cases.
@@ -166,6 +172,7 @@ impl Plan {
             return Err(twice);
         }
         let selected = select(scenarios, contracts, selectors)?;
+        known_programs(&selected, kernels)?;
         let mut cases = Vec::new();
         let mut judged_by = BTreeMap::new();
         for kernel in kernels {
@@ -302,12 +309,30 @@ impl Selector {
     }
 }
 
+/// A program that no kernel's guests have is a mistake, not a reason to leave a case out.
+fn known_programs(scenarios: &[&Scenario], kernels: &[PlannedKernel]) -> Result<()> {
+    let known: BTreeSet<&str> =
+        kernels.iter().flat_map(|kernel| &kernel.programs).map(String::as_str).collect();
+    for scenario in scenarios {
+        if let Some(name) = scenario.programs().find(|name| !known.contains(name)) {
+            return Err(bad_input(format!(
+                "{}: {}; --program {name}=FILE brings one of yours",
+                scenario.file.display(),
+                unknown_word("program", name, known)
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn stem(id: &str) -> &str {
     id.split('[').next().unwrap_or(id)
 }
 
 fn plan_case(scenario: &Scenario, kernel: &PlannedKernel, under: &Under<'_>) -> PlannedCase {
-    let excluded = excluded(scenario, under);
+    let lacking = scenario.programs().find(|name| !kernel.programs.iter().any(|known| known == name));
+    let lacking = lacking.map(|name| format!("its guests have no program {name}"));
+    let excluded = excluded(scenario, under).or(lacking);
     let applies = excluded.is_none();
     let Written { steps, actors } = if applies { written(scenario, under) } else { Written::default() };
     PlannedCase {

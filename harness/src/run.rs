@@ -50,6 +50,8 @@ pub struct Settings {
     pub seed: u64,
     /// Kernel arguments added.
     pub append: String,
+    /// Programs of the person's own that go into the guest.
+    pub programs: Vec<image::Extra>,
     /// Which accelerator.
     pub accelerator: accel::Wish,
     /// What was typed, for the report.
@@ -212,7 +214,8 @@ pub fn machine_of(
     let accelerator = accel::choose(&home.cache, settings.accelerator)?;
     let options = kernel::Options { offline: settings.offline, jobs: Some(settings.jobs) };
     let built = kernel::ensure(home, request, &options, progress, interrupt.flag())?;
-    let machine = machine(&built, &image_of(home, settings, interrupt)?, &accelerator, settings);
+    let image = parts(home, settings, interrupt)?.with(home, &extras(&built, settings))?;
+    let machine = machine(&built, &image, &accelerator, settings);
     Ok((machine, built))
 }
 
@@ -220,7 +223,7 @@ pub fn machine_of(
 fn machines(of: Run<'_>, accelerator: &Accelerator) -> Result<(Machines, Vec<KernelUsed>)> {
     let Run { home, plan, requests, settings, progress, interrupt } = of;
     let options = kernel::Options { offline: settings.offline, jobs: Some(settings.jobs) };
-    let mut image = None;
+    let mut common = None;
     let mut machines = BTreeMap::new();
     let mut used = Vec::new();
     for planned in &plan.kernels {
@@ -234,12 +237,13 @@ fn machines(of: Run<'_>, accelerator: &Accelerator) -> Result<(Machines, Vec<Ker
                 Err(why)
             }
             Ok(built) => {
-                let image = match &image {
-                    Some(image) => image,
-                    None => image.insert(image_of(home, settings, interrupt)?),
+                let parts = match &common {
+                    Some(parts) => parts,
+                    None => common.insert(parts(home, settings, interrupt)?),
                 };
+                let image = parts.with(home, &extras(&built, settings))?;
                 used.push(KernelUsed::new(planned, &built.manifest));
-                Ok((machine(&built, image, accelerator, settings), built))
+                Ok((machine(&built, &image, accelerator, settings), built))
             }
         };
         machines.insert(planned.name.clone(), machine);
@@ -248,11 +252,17 @@ fn machines(of: Run<'_>, accelerator: &Accelerator) -> Result<(Machines, Vec<Ker
 }
 
 /// Ctrl-C also reaches cargo, which builds the agent: its failure is not the cause then.
-fn image_of(home: &Home, settings: &Settings, interrupt: &Interrupt) -> Result<image::Image> {
-    match image::ensure(home, image::DEFAULT, settings.offline) {
+fn parts(home: &Home, settings: &Settings, interrupt: &Interrupt) -> Result<image::Parts> {
+    match image::Parts::collect(home, image::DEFAULT, settings.offline) {
         Err(error) if interrupt.flag().load(Ordering::Relaxed) => Err(error.context(Interrupted)),
         other => other,
     }
+}
+
+/// The programs of a kernel's guests that are not in the image's description.
+fn extras(built: &Built, settings: &Settings) -> Vec<image::Extra> {
+    let own = built.programs().map(|(name, path)| image::Extra { name: name.to_owned(), path });
+    own.chain(settings.programs.iter().cloned()).collect()
 }
 
 fn machine(built: &Built, image: &image::Image, accelerator: &Accelerator, settings: &Settings) -> Machine {

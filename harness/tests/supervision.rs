@@ -214,6 +214,7 @@ fn case() -> PlannedCase {
             phrase: None,
             together: None,
             reaches: None,
+            results: None,
         }],
         broken_oracles: std::collections::BTreeMap::new(),
         ends: None,

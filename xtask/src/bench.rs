@@ -109,7 +109,7 @@ pub(crate) fn main(bench: &Bench, home: &Home) -> Result<Exit> {
     match &bench.what {
         What::Boot { kernel, rounds, json, .. } => {
             let (machine, _) = machine_of(home, &Request::named(kernel), &settings, &progress, &interrupt)?;
-            let floor = image::ensure(home, image::FLOOR, how.offline)?;
+            let floor = image::Parts::collect(home, image::FLOOR, how.offline)?.with(home, &[])?;
             let measured = boots(home, &machine, &floor.path, kernel, *rounds, &progress, &interrupt)?;
             print(&measured, *json)
         }

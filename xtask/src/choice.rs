@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use holdfast::contract::Contracts;
 use holdfast::home::Home;
+use holdfast::image;
 use holdfast::kernel::{self, Request, TreeRequest};
 use holdfast::outcome::bad_input;
 use holdfast::path;
@@ -67,6 +68,7 @@ impl Kernels {
                 |name| Request { config: self.config.clone(), debug: self.debug, ..Request::named(name) };
             requests.extend(names.iter().map(named));
         }
+        let programs = [image::programs(home, image::DEFAULT)?, kernel::selftests(home)?].concat();
         let mut planned = Vec::new();
         let mut by_name = Requests::new();
         for request in requests {
@@ -86,7 +88,7 @@ impl Kernels {
             if by_name.insert(name.clone(), request).is_some() {
                 return Err(bad_input(format!("the kernel {name} was named twice")));
             }
-            planned.push(PlannedKernel { name, contract, features: spec.features });
+            planned.push(PlannedKernel { name, contract, features: spec.features, programs: programs.clone() });
         }
         Ok((planned, by_name))
     }

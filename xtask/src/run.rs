@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use holdfast::doctor;
 use holdfast::home::Home;
+use holdfast::image::Extra;
 use holdfast::jobs::Jobs;
 use holdfast::machine::accel::{Kind, Wish};
 use holdfast::outcome::Exit;
@@ -61,6 +62,9 @@ pub(crate) struct How {
     /// Kernel arguments to add
     #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
     pub(crate) append: String,
+    /// A program of yours for scenarios to run, with the libraries it loads; NAME is the file's unless given
+    #[arg(long, value_name = "[NAME=]FILE", value_parser = program)]
+    pub(crate) program: Vec<Extra>,
     /// Cases at the same time [default: one a core, as far as free memory reaches]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) jobs: Option<u16>,
@@ -108,6 +112,7 @@ impl How {
             cold: self.cold,
             seed: self.seed.unwrap_or_else(seed_of_now),
             append: self.append.clone(),
+            programs: self.program.clone(),
             accelerator: match self.accel {
                 Accel::Auto => Wish::Auto,
                 Accel::Kvm => Wish::Only(Kind::Kvm),
@@ -116,6 +121,25 @@ impl How {
             command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
         }
     }
+}
+
+/// What stands behind `--program`.
+fn program(text: &str) -> Result<Extra, String> {
+    let (name, path) = match text.split_once('=') {
+        Some((name, path)) => (name.to_owned(), PathBuf::from(path)),
+        None => {
+            let path = PathBuf::from(text);
+            let name = path.file_name().ok_or("a program is a file")?.to_string_lossy().into_owned();
+            (name, path)
+        }
+    };
+    if name.is_empty() || name.contains('/') {
+        return Err(format!("`{name}` is no name of a program: say NAME=FILE"));
+    }
+    if !path.is_file() {
+        return Err(format!("there is no file {}", path.display()));
+    }
+    Ok(Extra { name, path })
 }
 
 /// A seed that no other run has had.
@@ -161,7 +185,10 @@ fn planned(run_args: &Run, home: &Home) -> Result<(Plan, Requests)> {
     let (contracts, mut scenarios) = catalogue(home)?;
     own_files(&run_args.cases, home, &contracts, &mut scenarios)?;
     let plan_file = PlanFile::load(&home.scenarios(), run_args.plan.as_deref().unwrap_or("default"))?;
-    let (kernels, requests) = run_args.kernels.resolve(home, &contracts, &plan_file.kernels)?;
+    let (mut kernels, requests) = run_args.kernels.resolve(home, &contracts, &plan_file.kernels)?;
+    for kernel in &mut kernels {
+        kernel.programs.extend(run_args.how.program.iter().map(|program| program.name.clone()));
+    }
     let selectors = match (run_args.all, run_args.cases.is_empty()) {
         (true, _) => Vec::new(),
         (false, true) => plan_file.cases,

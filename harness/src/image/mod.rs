@@ -38,22 +38,59 @@ pub struct Image {
     pub bytes: u64,
 }
 
-/// Gives the image, making it unless it is in the cache already; never from the network with `offline`.
+/// A program of a person's own, or of a kernel, that goes into the image beside those of its description.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extra {
+    /// What scenarios call it.
+    pub name: String,
+    /// The file; what it loads goes with it.
+    pub path: PathBuf,
+}
+
+/// What all guests of a run have in common.
+#[derive(Clone, Debug)]
+pub struct Parts(Vec<archive::Entry>);
+
+impl Parts {
+    /// Collects what an image is made of, the agent included; never from the network with `offline`.
+    ///
+    /// # Errors
+    /// Bad input when there is no such image, its description has a fault, or a tool is missing;
+    /// otherwise when the agent does not build.
+    pub fn collect(home: &Home, name: &str, offline: bool) -> Result<Self> {
+        let spec = spec::Spec::read(home, name)?;
+        let mut files = tools::collect(&spec)?;
+        files.push(archive::Entry::program("/init", agent::binary(home, offline)?));
+        Ok(Self(files))
+    }
+
+    /// Gives the image with these programs, making it unless it is in the cache already.
+    ///
+    /// # Errors
+    /// Bad input when a program cannot be read or loads a library that is not there; otherwise when the cache
+    /// cannot be written.
+    pub fn with(&self, home: &Home, extras: &[Extra]) -> Result<Image> {
+        let mut files = tools::programs(extras)?;
+        // Of two files with one path the later one counts.
+        files.extend(self.0.iter().cloned());
+        let archive = archive::write(&files).context("cannot write the initramfs")?;
+        let key: String = Sha256::digest(&archive).iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = home.cache.join("images").join(format!("{key}.cpio"));
+        if !path.is_file() {
+            publish(home, &path, &archive).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(Image { path, key, bytes: archive.len() as u64 })
+    }
+}
+
+/// Names of the programs that an image brings, and that this host has.
 ///
 /// # Errors
-/// Bad input when there is no such image, its description has a fault, or a tool is missing;
-/// otherwise when the agent does not build or the cache cannot be written.
-pub fn ensure(home: &Home, name: &str, offline: bool) -> Result<Image> {
+/// Bad input when there is no such image, or its description has a fault.
+pub fn programs(home: &Home, name: &str) -> Result<Vec<String>> {
     let spec = spec::Spec::read(home, name)?;
-    let mut files = tools::collect(&spec)?;
-    files.push(archive::Entry::program("/init", agent::binary(home, offline)?));
-    let archive = archive::write(&files).context("cannot write the initramfs")?;
-    let key: String = Sha256::digest(&archive).iter().map(|byte| format!("{byte:02x}")).collect();
-    let path = home.cache.join("images").join(format!("{key}.cpio"));
-    if !path.is_file() {
-        publish(home, &path, &archive).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(Image { path, key, bytes: archive.len() as u64 })
+    let there = spec.tools.iter().filter(|tool| tools::find(&tool.tool).is_some());
+    Ok(there.filter_map(|tool| Some(tool.to.rsplit_once('/')?.1.to_owned())).collect())
 }
 
 /// Writes a file elsewhere in the cache, then gives it its name: nobody ever sees a part of it.

@@ -9,6 +9,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use holdfast_protocol::PROGRAMS;
+
+use super::Extra;
 use super::archive::Entry;
 use super::spec::{Spec, Tool};
 use crate::outcome::bad_input;
@@ -40,6 +43,27 @@ pub(super) fn collect(spec: &Spec) -> Result<Vec<Entry>> {
         entries.insert(library.to_owned(), bytes);
     }
     Ok(entries.into_iter().map(|(path, bytes)| Entry::program(path, bytes)).collect())
+}
+
+/// Programs that are not in a description, each under its name in the folder of programs, and their libraries.
+pub(super) fn programs(extras: &[Extra]) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    let mut libraries = BTreeSet::new();
+    for extra in extras {
+        let whose = || format!("the program {} ({})", extra.name, extra.path.display());
+        let bytes = fs::read(&extra.path).map_err(|error| bad_input(format!("{}: {error}", whose())))?;
+        // A script loads nothing; its interpreter must be in the image.
+        if bytes.starts_with(b"\x7fELF") {
+            let loads = libraries_of(&extra.path);
+            libraries.extend(loads.map_err(|error| bad_input(format!("{}: {error:#}", whose())))?);
+        }
+        entries.push(Entry::program(format!("{PROGRAMS}/{}", extra.name), bytes));
+    }
+    for library in libraries {
+        let path = library.to_str().with_context(|| format!("{} is not UTF-8", library.display()))?;
+        entries.push(Entry::program(path, read(&library)?));
+    }
+    Ok(entries)
 }
 
 /// What is missing, and the one command that installs it.

@@ -5,6 +5,7 @@
 mod broken;
 mod features;
 mod oracles;
+mod results;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use oracles::{ORACLES, OracleResult};
+pub use results::ProgramResult;
 pub use steps::{StepResult, StepStatus, by_whole_paces, scaled};
 
 use holdfast_protocol::{FileFact, Hello, Leaks, Oracles, Place};
@@ -211,11 +213,15 @@ fn verdict(
     if let Some(why) = precondition(case, record) {
         return Verdict::because(Kind::Inconclusive, why);
     }
+    if let Some(why) = results::absent(case, record) {
+        return Verdict::because(Kind::Inconclusive, why);
+    }
     if let Some(bad) = steps.iter().find(|step| step.status.is_red()) {
+        let kind = if results::is_overdue(record, &bad.id) { Kind::Timeout } else { Kind::Fail };
         return Verdict {
             step: Some(bad.id.clone()),
             expected: Some(bad.expected.clone()),
-            ..Verdict::because(Kind::Fail, bad.got.clone())
+            ..Verdict::because(kind, bad.got.clone())
         };
     }
     if let Some(bad) = oracles.iter().find(|oracle| oracle.is_red()) {
@@ -228,7 +234,8 @@ fn verdict(
     if let Some(why) = record.oracles.as_ref().and_then(|seen| oracles::damage_unknown(&seen.damage)) {
         return Verdict::because(Kind::Inconclusive, why);
     }
-    if let Some(why) = steps::unreached(case, record).or_else(|| steps::undecided(case, record)) {
+    let unsure = results::doubt(case, record).or_else(|| steps::unreached(case, record));
+    if let Some(why) = unsure.or_else(|| steps::undecided(case, record)) {
         return Verdict::because(Kind::Inconclusive, why);
     }
     let shown = [StepStatus::AsExpected, StepStatus::BrokenAsExpected];

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use holdfast_protocol::{Count, Fact, Outcome};
 use serde::{Deserialize, Serialize};
 
+use super::results::{self, ProgramResult};
 use crate::plan::{PlannedCase, PlannedStep};
 use crate::record::Record;
 use crate::scenario::{Action, describe};
@@ -51,6 +52,9 @@ pub struct StepResult {
     pub took_ms: u64,
     /// It compares a result (a `start` does not).
     pub checked: bool,
+    /// What its program said of its tests, where that was read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub results: Vec<ProgramResult>,
 }
 
 /// All steps of a case, played or not.
@@ -71,11 +75,19 @@ pub(super) fn judge(case: &PlannedCase, record: &Record) -> Vec<StepResult> {
 fn one(step: &PlannedStep, record: &Record) -> StepResult {
     let fact = record.facts.get(&step.id);
     let expected = expected(step, record.pace);
-    let (status, got) = match (&step.excluded, fact) {
+    let (mut status, mut got) = match (&step.excluded, fact) {
         (Some(why), _) => (StepStatus::NotApplicable, why.clone()),
         (None, None) => (StepStatus::NotRun, "never reached".to_owned()),
         (None, Some(fact)) => compare(step, fact, record),
     };
+    let said = fact.and_then(|fact| results::of_step(step, &fact.outcome)).unwrap_or_default();
+    if !said.summary.is_empty() {
+        got = format!("{got}; {}", said.summary);
+    }
+    if let (Some(red), StepStatus::AsExpected) = (&said.red, status) {
+        status = StepStatus::NotAsExpected;
+        got = format!("{red}; {}", said.summary);
+    }
     StepResult {
         id: step.id.clone(),
         label: step.label(),
@@ -84,6 +96,7 @@ fn one(step: &PlannedStep, record: &Record) -> StepResult {
         got,
         took_ms: fact.map_or(0, |fact| fact.took_ms),
         checked: !matches!(step.action, Action::Start { .. }),
+        results: said.results,
     }
 }
 
@@ -93,6 +106,9 @@ fn expected(step: &PlannedStep, pace: f64) -> String {
         Action::Still { for_ms, .. } => format!("blocks for {} ms", scaled(*for_ms, pace)),
         _ => step.expect.to_string(),
     };
+    if step.results.is_some() {
+        text += ", and its results";
+    }
     if let Some(broken) = &step.broken {
         text = format!("{}, because {}", broken.shown, broken.in_words());
     }

@@ -9,6 +9,7 @@ use holdfast_protocol::{
 };
 
 mod broken;
+mod programs;
 mod signals;
 
 use super::*;
@@ -74,6 +75,7 @@ fn plan_of(case: &str, kernels: &[&str], ends: &str) -> Plan {
             name: format!("{name}-k"),
             contract: (*name).to_owned(),
             features: Vec::new(),
+            programs: vec!["tests".to_owned()],
         })
         .collect();
     Plan::make(&scenarios, &contracts, &kernels, &[]).unwrap()
@@ -527,6 +529,7 @@ fn report(plan: &Plan, records: &[Record]) -> String {
         seed: 7,
         keep: false,
         append: String::new(),
+        programs: Vec::new(),
         accelerator: Wish::Auto,
         command: "run".into(),
     };

@@ -14,7 +14,7 @@ use super::plan::{BaseConfig, Input, Plan};
 use super::series;
 use super::slot::{OBJECTS, Slot, State, Wanted};
 use super::store::{self, Built, Manifest, PatchNote, Products};
-use super::{Options, config, files, kconfig, slot, source, tree};
+use super::{Options, config, files, kconfig, selftests, slot, source, tree};
 use crate::home::Home;
 use crate::progress::Progress;
 use crate::scratch::{self, Scratch};
@@ -65,6 +65,7 @@ pub(super) fn build(
     let work = Scratch::new(cache, "log")?;
     let log = work.path().join("build.log");
     let steps = compile(&job, &log)?;
+    let selftests = selftests::compile(&plan.selftests, &make, work.path(), progress)?;
     slot.end_build(true)?;
 
     let objects = slot.objects();
@@ -86,11 +87,16 @@ pub(super) fn build(
             .collect(),
         requests: plan.requests(),
         compiler: plan.compiler.clone(),
+        selftests,
         steps,
         build_s: begun.elapsed().as_secs_f64(),
         date: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
     };
-    store::publish(cache, &Products { objects: &objects, log: &log }, manifest)
+    store::publish(
+        cache,
+        &Products { objects: &objects, log: &log, selftests: &work.path().join(selftests::FOLDER) },
+        manifest,
+    )
 }
 
 /// What the steps of one build share.

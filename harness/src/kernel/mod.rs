@@ -14,6 +14,7 @@ mod kconfig;
 mod make;
 mod plan;
 mod prune;
+mod selftests;
 mod series;
 mod slot;
 mod source;
@@ -32,6 +33,7 @@ use crate::outcome::Interrupted;
 use crate::progress::Progress;
 
 pub use prune::{Pruned, Pruning, prune};
+pub use selftests::{Program, names as selftests};
 pub(crate) use spec::patch_files;
 pub use spec::{Base, Origin, Source, Spec, folder, list, spec};
 pub use store::{Built, Manifest, PatchNote};

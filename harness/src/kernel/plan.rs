@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::config::{self, Asked};
 use super::files::{self, Files};
+use super::selftests::{self, Selftests};
 use super::series::{self, Patch};
 use super::source::{self, Pristine};
 use super::spec::{self, Base, Spec};
@@ -49,6 +50,7 @@ pub(super) struct Plan {
     pub(super) fragments: String,
     pub(super) asked: Vec<Asked>,
     pub(super) compiler: String,
+    pub(super) selftests: Selftests,
     pub(super) key: String,
     /// Identity of the configuration that is asked for.
     pub(super) config_id: String,
@@ -87,7 +89,15 @@ pub(super) fn plan(home: &Home, request: &Request, options: &Options, progress: 
     };
     let config_id = digest(format!("{base_id}\n{fragments}"));
     let patch_ids: Vec<String> = patches.iter().map(Patch::hash).collect();
-    let inputs = [BUILDER.to_string(), identity, config_id.clone(), patch_ids.join(" "), compiler.clone()];
+    let selftests = selftests::read(home)?;
+    let inputs = [
+        BUILDER.to_string(),
+        identity,
+        config_id.clone(),
+        patch_ids.join(" "),
+        compiler.clone(),
+        serde_json::to_string(&selftests)?,
+    ];
     let key = digest(inputs.join("\n")).split_off(48);
     Ok(Plan {
         name: request.name(),
@@ -100,6 +110,7 @@ pub(super) fn plan(home: &Home, request: &Request, options: &Options, progress: 
         fragments,
         asked,
         compiler,
+        selftests,
         key,
         config_id,
         slot: slot_name(request, origin.as_deref()),

@@ -159,6 +159,7 @@ mod tests {
             patches: Vec::new(),
             requests: Vec::new(),
             compiler: String::new(),
+            selftests: Vec::new(),
             steps: 0,
             build_s: 0.0,
             date: String::new(),

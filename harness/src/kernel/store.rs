@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::selftests::{self, Program};
 use crate::scratch::{self, Scratch};
 
 /// The note in a kernel's folder whose time says when it was last asked for.
@@ -37,6 +38,9 @@ pub struct Manifest {
     pub requests: Vec<(String, String)>,
     /// Compiler and linker.
     pub compiler: String,
+    /// Programs of the kernel's own tests, compiled from the same source.
+    #[serde(default)]
+    pub selftests: Vec<Program>,
     /// Steps make took for this image; a rebuild takes fewer.
     pub steps: u64,
     /// How long the build took, in seconds.
@@ -64,6 +68,12 @@ pub struct Built {
 }
 
 impl Built {
+    /// The programs that were compiled from its source: name and file.
+    pub fn programs(&self) -> impl Iterator<Item = (&str, PathBuf)> {
+        let there = self.manifest.selftests.iter().filter(|program| program.sha256.is_some());
+        there.map(|program| (program.name.as_str(), self.dir.join(selftests::FOLDER).join(&program.name)))
+    }
+
     /// The image to boot.
     #[must_use]
     pub fn bzimage(&self) -> PathBuf {
@@ -108,6 +118,8 @@ pub(super) fn unused_for(built: &Built) -> Duration {
 pub(super) struct Products<'a> {
     pub(super) objects: &'a Path,
     pub(super) log: &'a Path,
+    /// Folder of the programs.
+    pub(super) selftests: &'a Path,
 }
 
 /// Puts a kernel into the store; it is there as a whole or not at all.
@@ -122,6 +134,12 @@ pub(super) fn publish(cache: &Path, products: &Products<'_>, manifest: Manifest)
     ];
     for (from, name) in copies {
         fs::copy(&from, work.path().join(name))
+            .with_context(|| format!("{} cannot be copied", from.display()))?;
+    }
+    fs::create_dir(work.path().join(selftests::FOLDER))?;
+    for program in manifest.selftests.iter().filter(|program| program.sha256.is_some()) {
+        let from = products.selftests.join(&program.name);
+        fs::copy(&from, work.path().join(selftests::FOLDER).join(&program.name))
             .with_context(|| format!("{} cannot be copied", from.display()))?;
     }
     fs::write(work.path().join("manifest.json"), serde_json::to_vec_pretty(&manifest)?)?;

@@ -83,7 +83,12 @@ fn brood(dir: &Path, only: &[&str]) -> Result<Brood> {
     let own = Own { kernels: Some(dir.join("own")), ..Own::default() };
     let (cache, runs) = (dir.join("cache"), dir.join("runs"));
     let home = Home { data: dir.to_owned(), is_clone: true, cache, runs, own };
-    let base = PlannedKernel { name: "mine-6.12-debug".into(), contract: "mine".into(), features: Vec::new() };
+    let base = PlannedKernel {
+        name: "mine-6.12-debug".into(),
+        contract: "mine".into(),
+        features: Vec::new(),
+        programs: Vec::new(),
+    };
     let request = Request { debug: true, ..Request::named("mine-6.12") };
     let only: Vec<String> = only.iter().map(|name| (*name).to_owned()).collect();
     Brood::load(&home, &base, &request, &contract(), &only)
@@ -110,7 +115,8 @@ fn a_kernel_without_mutants_is_told_who_has_some() {
     let own = Own { kernels: Some(dir.path().join("own")), ..Own::default() };
     let (cache, runs) = (dir.path().join("cache"), dir.path().join("runs"));
     let home = Home { data: dir.path().to_owned(), is_clone: true, cache, runs, own };
-    let base = PlannedKernel { name: "x".into(), contract: "mine".into(), features: Vec::new() };
+    let base =
+        PlannedKernel { name: "x".into(), contract: "mine".into(), features: Vec::new(), programs: Vec::new() };
     let error = Brood::load(&home, &base, &Request::named("x"), &contract(), &[]).unwrap_err().to_string();
     assert_eq!(error, "x has no mutants (who has: mine-6.12, other-6.12)");
 }

@@ -13,7 +13,7 @@ pub use terminal::render;
 pub(crate) use terminal::{DIM, GREEN, RED, YELLOW, word};
 
 use crate::judge::CaseResult;
-use crate::kernel::Manifest;
+use crate::kernel::{Manifest, Program};
 use crate::machine::accel::Accelerator;
 use crate::outcome::Exit;
 use crate::plan::{Plan, PlannedCase, PlannedKernel};
@@ -81,6 +81,9 @@ pub struct KernelUsed {
     pub key: String,
     /// Files and subjects of its patches.
     pub patches: Vec<String>,
+    /// Programs of its own tests, and what they are: SHA-256, or why there is none.
+    #[serde(default)]
+    pub selftests: Vec<Program>,
 }
 
 /// What a run says of a clause on a kernel.
@@ -112,6 +115,7 @@ impl KernelUsed {
             release: manifest.release.clone(),
             source: manifest.source.clone(),
             key: manifest.key.clone(),
+            selftests: manifest.selftests.clone(),
             patches: manifest
                 .patches
                 .iter()

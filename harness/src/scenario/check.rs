@@ -147,6 +147,7 @@ impl<'a> Checker<'a> {
         self.id(nr, step)?;
         self.action(nr, step)?;
         self.expectation(nr, step)?;
+        self.results(nr, step)?;
         self.claims(nr, step)
     }
 
@@ -225,9 +226,11 @@ impl<'a> Checker<'a> {
                     let message = "the session does this, and waits: it is a `do`";
                     return Err(self.fault(nr, &path![field], message));
                 }
-                let ends = matches!(op, Op::Connect(_) | Op::Fork(_) | Op::Execve(_) | Op::Exit(_));
+                let ends =
+                    matches!(op, Op::Connect(_) | Op::Fork(_) | Op::Execve(_) | Op::Exit(_) | Op::Program(_));
                 if step.drawn.is_some() && (uses(op).by_session || ends) {
-                    let message = format!("`{}` is nothing to draw: it needs the session", name(op));
+                    let message =
+                        format!("`{}` is nothing to draw: it takes too long, or needs the session", name(op));
                     return Err(self.fault(nr, &path![field], &message));
                 }
                 if let (true, Some(child)) = (uses(op).forks, uses(op).actor) {
@@ -482,6 +485,7 @@ fn step_meaning(nr: usize, entry: &Entry) -> Step {
         proves: step.proves.clone(),
         twin: step.twin.clone(),
         needs: step.needs.clone(),
+        results: step.results.clone(),
         together: entry.together.clone(),
         reaches: step.drawn.as_ref().and_then(|drawn| drawn.reaches.clone()),
     }

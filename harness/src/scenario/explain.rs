@@ -182,6 +182,16 @@ fn came_to(step: &PlannedStep, under: &Under<'_>) -> String {
     } else if let Some(broken) = &step.broken {
         let _ = writeln!(text, "        must come back as `{}`: {}", broken.shown, broken.in_words());
     }
+    if let Some(results) = &step.results {
+        let mut must =
+            format!("        its results are read: at least {}, each of them ok", results.at_least.max(1));
+        for (list, what) in [(&results.not_ok, "not ok"), (&results.skipped, "skipped")] {
+            if !list.is_empty() {
+                let _ = write!(must, "; {what} are {}", list.join(", "));
+            }
+        }
+        let _ = writeln!(text, "{must}");
+    }
     for clause in &step.proves {
         let promise = &under.contract.clauses[clause];
         let shows = match &step.broken {

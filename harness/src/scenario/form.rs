@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::actors::Actor;
 use super::expect::Expect;
+use super::results::ResultsForm;
 use super::{Ending, schema};
 
 /// A scenario file, one combination of its matrix filled in. Its steps are typed one by one.
@@ -206,6 +207,9 @@ pub(super) struct StepForm {
     /// What must come back, by CONTRACT or CONTRACT+feature; `else` for the others.
     #[serde(default)]
     pub(super) expect_by: Option<BTreeMap<String, Expect>>,
+    /// What is expected of the results that a program prints; without it they are not read.
+    #[serde(default)]
+    pub(super) results: Option<ResultsForm>,
     /// How long to wait for it.
     #[serde(default)]
     pub(super) within_ms: Option<u64>,

@@ -19,6 +19,7 @@ mod outcomes;
 mod pins;
 mod played;
 mod reference;
+mod results;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub use expect::{Expect, describe};
 pub use explain::explain;
 pub use names::errno_name;
 pub use reference::operations;
+pub use results::{Results, ResultsForm, result_glob};
 pub use schema::schema;
 pub use under::{Under, Written, excluded, split as split_key, written};
 pub use uses::{handles_of, name as op_name};
@@ -106,6 +108,8 @@ pub struct Step {
     pub twin: Option<String>,
     /// Steps without which this one says nothing.
     pub needs: Vec<String>,
+    /// What is expected of the results that its program prints.
+    pub results: Option<ResultsForm>,
     /// The first id of the group it is started with.
     pub together: Option<String>,
     /// What a drawn operation must have come to at least once.
@@ -186,6 +190,16 @@ pub struct Ending {
 }
 
 impl Scenario {
+    /// Names of the programs that it runs.
+    pub fn programs(&self) -> impl Iterator<Item = &str> {
+        self.steps.iter().filter_map(|step| match &step.action {
+            Action::Do { op: Op::Program(op), .. } | Action::Start { op: Op::Program(op), .. } => {
+                Some(op.name.as_str())
+            }
+            _ => None,
+        })
+    }
+
     /// It says something about a contract, with whatever features.
     #[must_use]
     pub fn is_about(&self, contract: &str) -> bool {

@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-use holdfast_protocol::{Outcome, SHOWN_CUT, SIGNAL_CODES, Signalled};
+use holdfast_protocol::{Outcome, ProgramEnd, Ran, SHOWN_CUT, SIGNAL_CODES, Signalled};
 
 use super::names::{completion_errors, errno_name, errno_number, errnos, is_signal, signals};
 use crate::yaml::nearest;
@@ -78,6 +78,11 @@ impl One {
     pub(super) fn admits(&self, outcome: &Outcome, number: &dyn Fn(&str) -> Option<i64>) -> bool {
         match (self, outcome) {
             (Self::Ok(None), Outcome::Returned(_)) => true,
+            (Self::Ok(None), Outcome::Ran(ran)) => ran.end == ProgramEnd::Exited(0),
+            (Self::Killed(want), Outcome::Ran(ran)) => {
+                matches!(&ran.end, ProgramEnd::Killed(got) if want == got)
+            }
+            (Self::Exited(want), Outcome::Ran(ran)) => ran.end == ProgramEnd::Exited(*want),
             (Self::Ok(Some(want)), Outcome::Returned(got)) => want == got,
             (Self::Errno(want), Outcome::Errno(got)) => want == got,
             (Self::Status(want), Outcome::Completion(got)) => want == got,
@@ -321,19 +326,26 @@ pub fn describe(outcome: &Outcome) -> String {
         Outcome::Differs { at, want, got } => {
             format!("differs at byte {at}: {want:#04x} wanted, {got:#04x} there")
         }
-        Outcome::Blocked { state, wchan, stack } => {
-            let calls: Vec<&str> = stack.iter().filter_map(|line| function(line)).take(4).collect();
-            let place = if calls.is_empty() { wchan.clone() } else { calls.join(" < ") };
-            format!("blocked ({state}) in {place}")
+        Outcome::Blocked { state, wchan, stack } => format!("blocked ({state}) in {}", place(wchan, stack)),
+        Outcome::Ran(Ran { end, output, left, .. }) => {
+            let end = match end {
+                ProgramEnd::Exited(code) => format!("exited {code}"),
+                ProgramEnd::Killed(signal) => format!("killed {signal}"),
+                ProgramEnd::Overdue { state, wchan, stack } => {
+                    format!("had not ended, and was ended: it was ({state}) in {}", place(wchan, stack))
+                }
+            };
+            let left = if *left > 0 { format!(", {left} processes left behind") } else { String::new() };
+            let last =
+                output.trim_end().lines().last().map(|line| format!("; its last line: {}", shortened(line)));
+            format!("{end}{left}{}", last.unwrap_or_default())
         }
         Outcome::Exited(code) => format!("exited {code}"),
         Outcome::Killed(signal) => format!("killed {signal}"),
         Outcome::Faulted { signal, code } => format!("faults {signal} ({code})"),
         Outcome::Shown(text) => {
             let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
-            let text = lines.join(" | ");
-            let cut = text.char_indices().nth(MOST_PRINTED).map(|(at, _)| format!("{} ...", &text[..at]));
-            format!("shows {}", cut.unwrap_or(text))
+            format!("shows {}", shortened(&lines.join(" | ")))
         }
         Outcome::Signalled(Signalled { signal, code, fd, pid, thread, .. }) => {
             let fd = fd.map(|fd| format!(" fd {fd}")).unwrap_or_default();
@@ -350,6 +362,18 @@ pub fn describe(outcome: &Outcome) -> String {
         }
         Outcome::NotIssued { why } => format!("not run: {why}"),
     }
+}
+
+/// As much of a text as a report prints.
+fn shortened(text: &str) -> String {
+    let cut = text.char_indices().nth(MOST_PRINTED).map(|(at, _)| format!("{} ...", &text[..at]));
+    cut.unwrap_or_else(|| text.to_owned())
+}
+
+/// Where a task waits: its innermost calls, where they can be told.
+fn place(wchan: &str, stack: &[String]) -> String {
+    let calls: Vec<&str> = stack.iter().filter_map(|line| function(line)).take(4).collect();
+    if calls.is_empty() { wchan.to_owned() } else { calls.join(" < ") }
 }
 
 /// The function of a `/proc/PID/stack` line, `[<0>] ext4_break_layouts+0x5a/0xc0`.

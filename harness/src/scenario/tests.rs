@@ -9,6 +9,7 @@ mod mistakes;
 mod page;
 mod phrases;
 mod pins;
+mod programs;
 mod round_trip;
 mod words;
 

@@ -64,7 +64,9 @@ pub fn split(key: &str) -> (&str, impl Iterator<Item = &str>) {
 /// Every way a scenario can be judged that it tells apart.
 pub(super) fn all<'a>(scenario: &'a Scenario, contracts: &'a Contracts) -> Vec<Under<'a>> {
     let said = scenario.steps.iter().flat_map(|step| step.expect.keys());
-    let keys = scenario.contracts.iter().chain(said).chain(scenario.expect_broken.keys());
+    let of_results = scenario.steps.iter().filter_map(|step| step.results.as_ref());
+    let of_results = of_results.flat_map(|results| results.not_ok_by.keys().chain(results.skipped_by.keys()));
+    let keys = scenario.contracts.iter().chain(said).chain(of_results).chain(scenario.expect_broken.keys());
     let mut all: Vec<Under<'a>> = Vec::new();
     for key in keys {
         let (name, features) = split(key);
@@ -200,6 +202,7 @@ impl<'a> Seen<'a> {
             phrase: None,
             together: step.together.clone(),
             reaches: step.reaches.clone(),
+            results: step.results.as_ref().map(|results| results.under(under)),
         };
         planned.reaches = planned.reaches.filter(|reaches| planned.expect.includes(reaches));
         match &mut planned.action {

@@ -64,6 +64,12 @@ pub fn handles_of(op: &Op) -> Vec<&str> {
     uses(op).handles.iter().map(|(handle, _)| handle.id()).collect()
 }
 
+/// What is wrong with the name of a program.
+fn nameless(name: &str) -> Option<&'static str> {
+    let is_name = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
+    (!is_name).then_some("a program is called by its name, without a folder")
+}
+
 /// What is wrong unless exactly one of two fields is given.
 fn either(one: bool, other: bool, fault: &'static str) -> Option<&'static str> {
     (one == other).then_some(fault)
@@ -133,6 +139,7 @@ pub(super) fn uses(op: &Op) -> Uses<'_> {
         Op::Mrs(op) => Uses { actor: op.of.as_deref(), ..none },
         Op::Vmstat(_) | Op::ReadFile(_) | Op::Dmesg(_) => none,
         Op::Command(op) => Uses { fault: op.argv.is_empty().then_some("a command has a program"), ..none },
+        Op::Program(op) => Uses { fault: nameless(&op.name), ..none },
         Op::Fcntl(_) | Op::Ioctl(_) | Op::Syscall(_) => of_raw(op),
         op => of_files(op),
     }

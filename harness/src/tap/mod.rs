@@ -119,11 +119,12 @@ pub fn read(text: &str) -> Report {
 }
 
 impl Report {
-    /// Every test that has none of its own, with the names above it: `suite/case`.
+    /// Every test that has none of its own, and those that are not ok although all of theirs are, each with the
+    /// names above it: `suite/case`.
     #[must_use]
-    pub fn leaves(&self) -> Vec<(String, &Test)> {
+    pub fn results(&self) -> Vec<(String, &Test)> {
         let mut found = Vec::new();
-        self.tests.leaves("", &mut found);
+        self.tests.results("", &mut found);
         found
     }
 
@@ -141,12 +142,17 @@ impl Tests {
         self.plan.unwrap_or(0).saturating_sub(self.list.len() as u64)
     }
 
-    fn leaves<'a>(&'a self, above: &str, found: &mut Vec<(String, &'a Test)>) {
+    fn results<'a>(&'a self, above: &str, found: &mut Vec<(String, &'a Test)>) {
         for test in &self.list {
             let path = format!("{above}{}", test.name);
-            match &test.tests {
-                Some(tests) if !tests.list.is_empty() => tests.leaves(&format!("{path}/"), found),
-                _ => found.push((path, test)),
+            let before = found.len();
+            if let Some(tests) = &test.tests {
+                tests.results(&format!("{path}/"), found);
+            }
+            let below = &found[before..];
+            let is_bad = |status| matches!(status, Status::NotOk | Status::Lost);
+            if below.is_empty() || (is_bad(test.status) && !below.iter().any(|(_, one)| is_bad(one.status))) {
+                found.push((path, test));
             }
         }
     }

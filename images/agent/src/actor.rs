@@ -320,7 +320,7 @@ impl Actor {
 
     /// Does an operation; what it makes is for the caller to keep.
     pub(crate) fn issue(&self, op: Op, aid: &Aid, tag: &str) -> Result<Done, Stop> {
-        use ops::{gup, leases, look, memory, passing, pipes, process, raw, rdma, uring, violate};
+        use ops::{gup, leases, look, memory, passing, pipes, process, program, raw, rdma, uring, violate};
         match op {
             Op::Memfd(op) => memory::memfd(&op),
             Op::Mmap(op) => memory::mmap(self, &op),
@@ -367,6 +367,7 @@ impl Actor {
             Op::Setuid(op) => process::setuid(&op),
             Op::DropCaps(op) => process::drop_caps(&op),
             Op::Rlimit(op) => process::rlimit(&op),
+            Op::Program(op) => program::program(self, &op, tag),
             Op::Violate(op) => violate::violate(self, op.what),
             Op::Connect(_) | Op::Received(_) | Op::Wait(_) => {
                 Err(not_issued("the session does that, not the actor"))

@@ -70,7 +70,8 @@ fn fail(why: &str) -> ! {
 fn session_for_tests(fd: i32, root: &Path) -> ! {
     let names = [(Place::Ext4, "ext4"), (Place::Xfs, "xfs"), (Place::Devdax, "devdax")];
     let places: BTreeMap<_, _> = names.map(|(place, name)| (place, root.join(name))).into();
-    let stage = Stage { places, boot_id: procfs::boot_id(), ..Stage::default() };
+    let programs = vec![root.join("programs")];
+    let stage = Stage { places, programs, boot_id: procfs::boot_id(), ..Stage::default() };
     let progress = Progress::start().unwrap_or_else(|error| fail(&format!("the ticker: {error}")));
     match sys::inherited_fd(fd) {
         Ok(stream) => match Session::new(stage, progress).serve(&mut Patient(File::from(stream))) {

@@ -38,6 +38,35 @@ fn stack_function(line: &str) -> &str {
     line.split_once("] ").map_or(line, |(_, function)| function).trim()
 }
 
+/// The children of a process, and for each whether it still lives: one that has ended may not have been waited
+/// for.
+#[must_use]
+pub(crate) fn children(pid: i32) -> Vec<(i32, bool)> {
+    let is_child = |entry: fs::DirEntry| {
+        let child: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        (parent(&stat)? == pid).then(|| (child, !matches!(state_letter(&stat), Some("Z" | "X"))))
+    };
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(is_child).collect()
+}
+
+/// The fourth field of `/proc/PID/stat`.
+fn parent(stat: &str) -> Option<i32> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Every process but those of this program and the kernel's own threads, which have none.
+#[must_use]
+pub(crate) fn others() -> Vec<i32> {
+    let Ok(own) = fs::read_link("/proc/self/exe") else { return Vec::new() };
+    let is_other = |entry: fs::DirEntry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let program = fs::read_link(entry.path().join("exe")).ok()?;
+        (program != own).then_some(pid)
+    };
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(is_other).collect()
+}
+
 /// The words of the kernel's command line.
 #[must_use]
 pub(crate) fn command_line() -> Vec<String> {
@@ -103,6 +132,7 @@ mod tests {
     #[test]
     fn a_state_is_found_behind_any_name() {
         assert_eq!(state_letter("12 (a) b)) D 1 12"), Some("D"));
+        assert_eq!(parent("12 (a) b)) D 1 12"), Some(1));
         assert_eq!(state_letter(""), None);
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct Part {
     pub(crate) files: BTreeMap<String, DeclaredFile>,
     /// Where the places are: a folder and the block device below it, if it is mounted.
     pub(crate) places: BTreeMap<Place, (PathBuf, Option<PathBuf>)>,
+    /// Where the programs are that scenarios run.
+    pub(crate) programs: Vec<PathBuf>,
     /// The RDMA device and the index of the GID to use, when the machine has one.
     pub(crate) rdma: Option<(String, u32)>,
 }

@@ -72,6 +72,8 @@ pub enum Outcome {
     },
     /// What an operation that looks has seen; at most [`crate::MAX_SHOWN_BYTES`] of it, which its end says.
     Shown(String),
+    /// A program ran.
+    Ran(Ran),
     /// A handler of the actor got this signal.
     Signalled(Signalled),
     /// No handler got the signal that was waited for.
@@ -89,6 +91,39 @@ pub enum Outcome {
     NotIssued {
         /// Why.
         why: String,
+    },
+}
+
+/// What became of a program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ran {
+    /// How it ended.
+    pub end: ProgramEnd,
+    /// What it printed on both its streams, what is no UTF-8 replaced; where something is left out, its
+    /// beginning and its end with a line between them that says so.
+    pub output: String,
+    /// How many bytes of that are left out.
+    pub dropped: u64,
+    /// How many processes it left behind; they were killed.
+    pub left: u32,
+}
+
+/// How a program ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProgramEnd {
+    /// With this status.
+    Exited(i32),
+    /// By this signal (a standard name).
+    Killed(String),
+    /// Its time was over, and it was killed; where it was, by `/proc/PID`, as [`Outcome::Blocked`] has it.
+    Overdue {
+        /// State letter.
+        state: String,
+        /// `wchan`.
+        wchan: String,
+        /// `stack`, a function a line.
+        stack: Vec<String>,
     },
 }
 

@@ -17,7 +17,8 @@ mod order;
 pub use damage::{DamageFact, Victim};
 pub use fact::{
     ASYNC_EVENTS, Awake, COMPLETION_STATUSES, Count, FAULT_CODES, Fact, FileFact, Hello, Leaks, LogLine,
-    Oracles, Outcome, PinCounts, PmemFact, RdmaFact, SIGNAL_CODES, Signalled, StuckTask, UmountFact,
+    Oracles, Outcome, PinCounts, PmemFact, ProgramEnd, Ran, RdmaFact, SIGNAL_CODES, Signalled, StuckTask,
+    UmountFact,
 };
 pub use frame::{FrameError, MAX_FRAME_BYTES, read_frame, write_frame};
 pub use op::{
@@ -32,13 +33,25 @@ pub use order::{
 pub const PORT_NAME: &str = "holdfast.agent";
 
 /// Version of this protocol; the host refuses an agent that says another one.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// How much of what an operation shows is told, in bytes.
 pub const MAX_SHOWN_BYTES: usize = 16 << 10;
 
 /// What a text that is shown goes on with where the rest of it was cut off.
 pub const SHOWN_CUT: &str = "\n(cut: ";
+
+/// How much is kept of what a program prints: this much of its beginning, in bytes.
+pub const KEPT_HEAD_BYTES: usize = 256 << 10;
+
+/// And this much of its end.
+pub const KEPT_TAIL_BYTES: usize = 64 << 10;
+
+/// Where the guest has the programs that are brought for scenarios to run.
+pub const PROGRAMS: &str = "/programs";
+
+/// Where it looks for a program that a scenario names: what is brought first, then what every guest has.
+pub const PROGRAM_FOLDERS: [&str; 3] = [PROGRAMS, "/bin", "/sbin"];
 
 /// How many operations one handler may run.
 pub const MAX_HANDLER_OPS: usize = 16;

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use holdfast_protocol::{Hello, Place, PmemFact, RdmaFact, Reply, VERSION, write_frame};
+use holdfast_protocol::{Hello, PROGRAM_FOLDERS, Place, PmemFact, RdmaFact, Reply, VERSION, write_frame};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
@@ -171,7 +171,8 @@ fn prepare(dimm: &pmem::Dimm) -> PmemFact {
 
 /// Where the session finds what is ready.
 fn stage(pmem: &[PmemFact], rdma: &RdmaFact) -> Stage {
-    let mut stage = Stage { in_guest: true, ..Stage::default() };
+    let mut stage =
+        Stage { in_guest: true, programs: PROGRAM_FOLDERS.map(PathBuf::from).into(), ..Stage::default() };
     for fact in pmem.iter().filter(|fact| fact.trouble.is_empty()) {
         if fact.place == Place::Devdax {
             stage.places.insert(fact.place, PathBuf::from(&fact.device));

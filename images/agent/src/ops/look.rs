@@ -12,6 +12,7 @@ use holdfast_protocol::{MAX_SHOWN_BYTES, Outcome, SHOWN_CUT};
 use nix::errno::Errno;
 use nix::sys::stat::stat;
 
+use super::errno_of;
 use super::files::declared;
 use crate::actor::{Actor, Done, Stop, not_issued};
 use crate::netlink::Resources;
@@ -34,10 +35,6 @@ fn cut(text: &str) -> String {
         end -= 1;
     }
     format!("{}{SHOWN_CUT}{} of {} bytes)", &text[..end], end, text.len())
-}
-
-fn errno_of(error: &io::Error) -> Stop {
-    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)).into()
 }
 
 /// The head of a file: what can be told, and a byte to show that there was more.

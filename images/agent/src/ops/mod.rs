@@ -12,15 +12,24 @@ pub(crate) mod memory;
 pub(crate) mod passing;
 pub(crate) mod pipes;
 pub(crate) mod process;
+pub(crate) mod program;
 pub(crate) mod raw;
 pub(crate) mod rdma;
 pub(crate) mod transfer;
 pub(crate) mod uring;
 pub(crate) mod violate;
 
+use std::io;
+
 use holdfast_protocol::{Outcome, pattern_byte};
+use nix::errno::Errno;
 
 use crate::actor::{Stop, not_issued};
+
+/// What the standard library says of a system call, as its errno.
+pub(crate) fn errno_of(error: &io::Error) -> Stop {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)).into()
+}
 
 /// KiB to bytes, as every operation needs them.
 pub(crate) fn bytes(kib: u64) -> Result<u64, Stop> {

@@ -6,18 +6,21 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use holdfast_protocol::op::{OwnerKind, RdmaRead, RdmaWrite, ReceiveFd, SendFd, Violate};
-use holdfast_protocol::{Fact, Op, Outcome, Place, Violation};
+use holdfast_protocol::{Fact, Op, Outcome, Place, ProgramEnd, Violation};
 
 use super::cast::{End, Heard};
 use super::together::Gate;
 use super::{Pending, Session};
 use crate::clock::now_ms;
-use crate::procfs;
 use crate::progress::{Limit, Watch};
 use crate::wire::{Aid, Answer, Call, More, RemoteRegion, SIGNAL_TAG};
+use crate::{procfs, sys};
 
 /// How long a fork's child may take to be ready; a debug kernel under emulation needs seconds.
 const CHILD_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a program that was killed may take to be gone, and the actor that ran it to say so.
+const KILLED_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Session {
     /// Issues a step: afterwards it is pending, or settled: because it could not be issued, or because it is
@@ -171,6 +174,29 @@ impl Session {
         Ok(self.fact(step, &actor, outcome, at_ms, took_ms))
     }
 
+    /// Like [`wait`](Self::wait), but a program that has not ended by then is killed: what it printed is told.
+    pub(super) fn wait_or_end(&mut self, step: &str, wait_ms: u64) -> Result<Fact, String> {
+        let fact = self.wait(step, wait_ms)?;
+        let Some(Pending { op: Op::Program(_), actor, .. }) = self.pending.get(step) else { return Ok(fact) };
+        let actor = actor.clone();
+        let Some(player) = self.cast.players.get(&actor) else { return Ok(fact) };
+        let programs = procfs::children(player.pid());
+        let Some((first, _)) = programs.first() else { return Ok(fact) };
+        let procfs::Whereabouts { state, wchan, stack } = procfs::whereabouts(*first);
+        for (pid, _) in programs {
+            // It is the first of its group.
+            let _ = sys::kill(-pid, libc::SIGKILL);
+            let _ = sys::kill(pid, libc::SIGKILL);
+        }
+        self.listen(step, &actor, &self.progress.within(KILLED_TIMEOUT));
+        // One that does not die blocks like any other call.
+        let Some(settled) = self.settled.get_mut(step) else { return Ok(fact) };
+        if let Outcome::Ran(ran) = &mut settled.outcome {
+            ran.end = ProgramEnd::Overdue { state, wchan, stack };
+        }
+        Ok(settled.clone())
+    }
+
     /// Where an actor is that has not come back.
     pub(super) fn blocked(&self, actor: &str) -> Outcome {
         let pid = self.cast.players.get(actor).map_or(0, super::cast::Player::tid);
@@ -262,7 +288,7 @@ impl Session {
         let fact = self.fact(&step, actor, outcome, at_ms, took_ms);
         let issued = self.pending.get(&step).map(|pending| pending.op.clone());
         let op = issued.or_else(|| self.handled.get(&step).map(|(_, op)| op.clone()));
-        let succeeded = matches!(fact.outcome, Outcome::Returned(_));
+        let succeeded = matches!(fact.outcome, Outcome::Returned(_) | Outcome::Ran(_));
         self.settle(&step, fact);
         if let Some(op) = op.filter(|_| succeeded) {
             self.after_success(&step, actor, &op);

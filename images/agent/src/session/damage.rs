@@ -295,6 +295,7 @@ impl Session {
                 setup: holdfast_protocol::ActorSetup::default(),
                 files: BTreeMap::new(),
                 places: BTreeMap::new(),
+                programs: Vec::new(),
                 rdma: None,
             };
             self.cast.start(part)?;

@@ -69,6 +69,12 @@ impl Session {
         for player in self.cast.players.values().filter(|player| player.end.is_none()) {
             let _ = sys::kill(player.pid(), libc::SIGKILL);
         }
+        if self.stage.in_guest {
+            // What programs have left that actors did not come to wait for.
+            for pid in procfs::others() {
+                let _ = sys::kill(pid, libc::SIGKILL);
+            }
+        }
         self.cast.until_ended(limit);
     }
 

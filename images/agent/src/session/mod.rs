@@ -54,6 +54,8 @@ pub(crate) struct Stage {
     pub(crate) places: BTreeMap<Place, PathBuf>,
     /// Block device below each mounted file system; empty in a test, where nothing is mounted.
     pub(crate) devices: BTreeMap<Place, PathBuf>,
+    /// Where the programs are that scenarios run.
+    pub(crate) programs: Vec<PathBuf>,
     /// The RDMA device and the index of its GID, when ready.
     pub(crate) rdma: Option<(String, u32)>,
     /// This is the guest and not a test: the clock and sysctls may be set, kernel state read.
@@ -210,7 +212,7 @@ impl Session {
             Order::Prepare(setup) => self.prepare(setup).map(Reply::Prepared),
             Order::Do { step, actor, op, wait_ms } => self
                 .issue(&step, &actor, op, Some(wait_ms), None)
-                .and_then(|()| self.wait(&step, wait_ms))
+                .and_then(|()| self.wait_or_end(&step, wait_ms))
                 .map(Reply::Fact),
             Order::Start { step, actor, op } => self.issue(&step, &actor, op, None, None).map(|()| {
                 let started = self.pending.get(&step).map(|pending| pending.at_ms);
@@ -220,7 +222,7 @@ impl Session {
             Order::Together(issues) => self.together(issues).map(|at_ms| Reply::Started { at_ms }),
             Order::Stress(stress) => self.stress(stress).map(Reply::Stressed),
             Order::Repeat { body, times } => self.repeat(body, times),
-            Order::Await { step, wait_ms } => self.wait(&step, wait_ms).map(Reply::Fact),
+            Order::Await { step, wait_ms } => self.wait_or_end(&step, wait_ms).map(Reply::Fact),
             Order::Still { step, for_ms } => self.wait(&step, for_ms).map(Reply::Fact),
             Order::Finish { settle_ms } => self.finish(settle_ms).map(Reply::Finished),
         };

@@ -155,6 +155,7 @@ impl Session {
             setup: setup.clone(),
             files: files.clone(),
             places: places.clone(),
+            programs: self.stage.programs.clone(),
             rdma: rdma.clone(),
         };
         for (name, setup) in &actors {

@@ -46,9 +46,10 @@ impl Guest {
     /// A session that has not been prepared.
     pub(crate) fn bare() -> Self {
         let root = tempfile::tempdir().unwrap();
-        for place in ["ext4", "xfs"] {
+        for place in ["ext4", "xfs", "programs"] {
             fs::create_dir(root.path().join(place)).unwrap();
         }
+        std::os::unix::fs::symlink("/bin/sh", root.path().join("programs/sh")).unwrap();
         // In the place of a device: like one it has its size before it is written to.
         fs::write(root.path().join("devdax"), vec![0; 128 << 10]).unwrap();
         let (port, theirs) = UnixStream::pair().unwrap();

@@ -7,6 +7,7 @@
 mod files;
 mod guest;
 mod processes;
+mod programs;
 mod repeat;
 mod signals;
 mod together;

@@ -25,12 +25,12 @@ pub use lease::{GetLease, GetOwn, GetSig, Lease, Received, SetLease, SetOwn, Set
 pub use look::{Command, Dmesg, Fds, FilePins, Locks, Maps, Mrs, ReadFile, Vmstat};
 pub use memory::{Load, Madvise, Memfd, Mmap, Mprotect, Munmap, Store};
 pub use names::{
-    Access, Advice, Capability, CutHow, FallocateMode, MapFlag, OpenFlag, OwnerKind, Prot, Resource,
+    Access, Advice, Capability, CutHow, FallocateMode, Folder, MapFlag, OpenFlag, OwnerKind, Prot, Resource,
     StatxField, Violation,
 };
 pub use pins::{ClosePipe, GupPin, GupRead, GupUnpin, Pipe, Uring, UringRegister, UringUnregister, Vmsplice};
 pub use process::{
-    DropCaps, Execve, Exit, Fork, Kill, ReceiveFd, Rlimit, SendFd, SetGroup, Setuid, Violate, Wait,
+    DropCaps, Execve, Exit, Fork, Kill, Program, ReceiveFd, Rlimit, SendFd, SetGroup, Setuid, Violate, Wait,
 };
 pub use raw::{Arg, Buffer, Fcntl, Hex, Ioctl, MAX_RAW_BYTES, Syscall};
 pub use rdma::{
@@ -102,7 +102,7 @@ operations! {
     "Leases and signals":
         SetLease, GetLease, SetOwn, SetOwnEx, GetOwn, SetSig, GetSig, Received;
     "Processes":
-        Kill, Exit, Wait, SetGroup, Fork, Execve, Setuid, DropCaps, Rlimit, SendFd, ReceiveFd, Violate;
+        Kill, Exit, Wait, SetGroup, Fork, Execve, Setuid, DropCaps, Rlimit, SendFd, ReceiveFd, Program, Violate;
     "RDMA":
         RegMr, DeregMr, Connect, RdmaWrite, RdmaRead, RdmaSend, RdmaReceive, AsyncEvent, UverbsFd, RdmaClose,
         RdmaOpen, LinkDelete, LinkAdd;

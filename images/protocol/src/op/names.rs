@@ -116,6 +116,20 @@ pub enum Access {
     RELAXED_ORDERING,
 }
 
+/// What a program's working folder is on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Folder {
+    /// The guest's /tmp.
+    #[default]
+    Tmpfs,
+    /// The FS-DAX ext4.
+    Ext4,
+    /// The FS-DAX XFS.
+    Xfs,
+}
+
 /// How an oracle's own test breaks what the oracle watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

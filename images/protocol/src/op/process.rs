@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Operations on processes.
 
-use super::{Capability, Handle, Resource, Violation, arguments};
+use super::{Capability, Folder, Handle, Resource, Violation, arguments};
 
 arguments! {
     /// kill(2) of another actor's process.
@@ -78,6 +78,22 @@ arguments! {
     ReceiveFd {
         /// The other actor.
         from: String,
+    }
+
+    /// Runs a program of the guest in a new folder, which is removed again, and waits until it has ended: `ok`
+    /// when it exited with 0, else `exited N` or `killed SIGNAL`. It is in a process group of its own. Of what it
+    /// prints on both its streams the first 256 KiB and the last 64 are kept, and with `results` in the step
+    /// read as TAP or KTAP. Whom it leaves behind is killed, and so is itself when the step may take no longer.
+    Program {
+        /// Its name: of one that the image brings (`images/default.yaml`), the source of the kernel under test
+        /// (`kernel-configs/selftests.yaml`), or the command line (`--program`).
+        name: String,
+        /// Its arguments.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        args: Vec<String>,
+        /// Where its folder is.
+        #[serde(default, skip_serializing_if = "super::is_default")]
+        on: Folder,
     }
 
     /// Breaks what a standing oracle watches. For the oracles' own tests.

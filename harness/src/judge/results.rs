@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a program says of its own tests against what is expected of each.
+
+use holdfast_protocol::{Op, Outcome, ProgramEnd, Ran};
+use serde::{Deserialize, Serialize};
+
+use super::steps::StepStatus;
+use crate::plan::{PlannedCase, PlannedStep};
+use crate::record::Record;
+use crate::scenario::{Action, Results, result_glob};
+use crate::tap::{self, Status};
+
+/// One result of a program: a line of the report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramResult {
+    /// The names of the tests above it, and its own.
+    pub name: String,
+    /// What became of it.
+    pub status: StepStatus,
+    /// What should have come.
+    pub expected: String,
+    /// What came.
+    pub got: String,
+}
+
+/// What is to be said of a program's output.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    pub(super) results: Vec<ProgramResult>,
+    /// The first that is not as expected.
+    pub(super) red: Option<String>,
+    /// Why nothing can be said, where no result is red.
+    pub(super) doubt: Option<String>,
+    /// How many came to what.
+    pub(super) summary: String,
+}
+
+/// Reads the output of a step's program; `None` where nobody wants its results, or it did not run.
+pub(super) fn of_step(step: &PlannedStep, outcome: &Outcome) -> Option<Said> {
+    match (&step.results, outcome) {
+        (Some(expected), Outcome::Ran(ran)) => Some(read(expected, ran)),
+        _ => None,
+    }
+}
+
+fn read(expected: &Results, ran: &Ran) -> Said {
+    let report = tap::read(&ran.output);
+    let counts = report.counts();
+    let globs = |list: &[String]| list.iter().filter_map(|glob| result_glob(glob).ok()).collect::<Vec<_>>();
+    let (not_ok, skipped) = (globs(&expected.not_ok), globs(&expected.skipped));
+    let mut results = Vec::new();
+    let mut strange = None;
+    for (name, test) in report.results() {
+        let want_not_ok = not_ok.iter().any(|glob| glob.is_match(&name));
+        let want_skipped = skipped.iter().any(|glob| glob.is_match(&name));
+        let want = match (want_not_ok, want_skipped) {
+            (true, _) => "not ok",
+            (_, true) => "skipped",
+            _ => "ok",
+        };
+        let (got, status) = match test.status {
+            Status::Ok => ("ok", as_expected(want == "ok")),
+            Status::NotOk => ("not ok", as_expected(want == "not ok")),
+            Status::Skipped => {
+                if want != "skipped" {
+                    strange.get_or_insert_with(|| format!("`{name}` was skipped: {}", test.reason));
+                }
+                ("skipped", StepStatus::NotApplicable)
+            }
+            Status::Known => ("known not to work", StepStatus::NotApplicable),
+            Status::Lost => ("no result", StepStatus::NotRun),
+            Status::Empty => ("no test", StepStatus::NotRun),
+        };
+        let reason = if test.reason.is_empty() { String::new() } else { format!(" ({})", test.reason) };
+        results.push(ProgramResult { name, status, expected: want.to_owned(), got: format!("{got}{reason}") });
+    }
+    let is_red = |one: &&ProgramResult| one.status == StepStatus::NotAsExpected;
+    let reds = results.iter().filter(is_red).count();
+    let red = results.iter().find(is_red).map(|one| {
+        let more = if reds > 1 { format!(", and {} more", reds - 1) } else { String::new() };
+        format!("`{}` is {}, {} was expected{more}", one.name, one.got, one.expected)
+    });
+    let unmatched =
+        expected.not_ok.iter().chain(&expected.skipped).find(|glob| {
+            !result_glob(glob).is_ok_and(|glob| results.iter().any(|one| glob.is_match(&one.name)))
+        });
+    let total = results.len() as u64;
+    let doubt = if ran.dropped > 0 {
+        Some(format!("{} bytes of what it printed are not kept, and results with them", ran.dropped))
+    } else if let (Some(why), true) = (&report.bailed_out, gave_up_early(&report.tests)) {
+        Some(format!("it gave up: {why}"))
+    } else if let Some(why) = &report.skipped {
+        Some(format!("it skipped everything: {why}"))
+    } else if let Some(fault) = report.faults.first() {
+        Some(format!("line {} of its output: {}", fault.line, fault.what))
+    } else if total < expected.at_least {
+        Some(format!("{total} results, and fewer than {} show nothing", expected.at_least))
+    } else if let Some(strange) = strange {
+        Some(strange)
+    } else if counts.ok + counts.not_ok == 0 {
+        Some("no test of it was run".to_owned())
+    } else {
+        unmatched.map(|glob| format!("no result is called `{glob}`"))
+    };
+    let parts = [
+        (counts.ok, "ok"),
+        (counts.not_ok, "not ok"),
+        (counts.skipped, "skipped"),
+        (counts.known, "known not to work"),
+        (counts.lost, "without a result"),
+    ];
+    let parts: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    let summary = if parts.is_empty() { "no results".to_owned() } else { parts.join(", ") };
+    Said { results, red, doubt, summary }
+}
+
+/// Kselftests also say that they give up behind the last result, where one of all was not ok (kselftest.h
+/// ksft_exit_fail_msg()).
+fn gave_up_early(tests: &tap::Tests) -> bool {
+    tests.plan.is_none() || tests.missing() > 0
+}
+
+fn as_expected(is: bool) -> StepStatus {
+    if is { StepStatus::AsExpected } else { StepStatus::NotAsExpected }
+}
+
+/// A program that could not be run for want of it, or whose results say nothing, and why.
+pub(super) fn doubt(case: &PlannedCase, record: &Record) -> Option<String> {
+    case.steps.iter().filter(|step| step.excluded.is_none()).find_map(|step| {
+        let outcome = &record.facts.get(&step.id)?.outcome;
+        of_step(step, outcome)?.doubt.map(|why| format!("step {} ({}): {why}", step.id, step.label()))
+    })
+}
+
+/// A program that this guest does not have.
+pub(super) fn absent(case: &PlannedCase, record: &Record) -> Option<String> {
+    case.steps.iter().find_map(|step| match (&step.action, &record.facts.get(&step.id)?.outcome) {
+        (Action::Do { op: Op::Program(_), .. }, Outcome::NotIssued { why })
+            if why.starts_with("this guest has no program") =>
+        {
+            Some(format!("step {}: {why}", step.id))
+        }
+        _ => None,
+    })
+}
+
+/// A program whose time was over.
+pub(super) fn is_overdue(record: &Record, step: &str) -> bool {
+    let outcome = record.facts.get(step).map(|fact| &fact.outcome);
+    matches!(outcome, Some(Outcome::Ran(Ran { end: ProgramEnd::Overdue { .. }, .. })))
+}
