@@ -69,6 +69,7 @@ pub const NEEDS: &[Need] = &[
     need("e2fsck", "e2fsprogs", Stage::Guest, "checks a case's ext4"),
     need("mkfs.xfs", "xfsprogs", Stage::Guest, "goes into the guest"),
     need("xfs_repair", "xfsprogs", Stage::Guest, "checks a case's XFS"),
+    need("ibv_rc_pingpong", "ibverbs-utils", Stage::Guest, "goes into the guest"),
     need("busybox", "busybox", Stage::Guest, "the guest's shell"),
 ];
 

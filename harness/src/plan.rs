@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::contract::{Contract, Contracts, PINS_BALANCED};
 use crate::outcome::bad_input;
+use crate::path;
 use crate::scenario::{
     Action, Broken, Ending, Expect, PLANS, Results, Scenario, Under, Written, broken_oracles, excluded,
     same_ids, written,
@@ -315,11 +316,9 @@ fn known_programs(scenarios: &[&Scenario], kernels: &[PlannedKernel]) -> Result<
         kernels.iter().flat_map(|kernel| &kernel.programs).map(String::as_str).collect();
     for scenario in scenarios {
         if let Some(name) = scenario.programs().find(|name| !known.contains(name)) {
-            return Err(bad_input(format!(
-                "{}: {}; --program {name}=FILE brings one of yours",
-                scenario.file.display(),
-                unknown_word("program", name, known)
-            )));
+            let message =
+                format!("{}; --program {name}=FILE brings one of yours", unknown_word("program", name, known));
+            return Err(Document::read(&scenario.file)?.fault(&path!["steps"], Some(name), &message));
         }
     }
     Ok(())

@@ -14,6 +14,22 @@ use crate::yaml::Document;
 pub(super) struct Spec {
     /// Programs of the host.
     pub(super) tools: Vec<Tool>,
+    /// Files of the host that programs open by name, what they load included.
+    #[serde(default)]
+    pub(super) files: Vec<HostFile>,
+}
+
+/// A file of the host that goes into the image under the same path.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HostFile {
+    /// Its path.
+    pub(super) file: String,
+    /// The Debian package that brings it.
+    pub(super) package: String,
+    /// What the guest needs it for.
+    #[serde(rename = "for")]
+    pub(super) reason: String,
 }
 
 /// A program of the host that goes into the image with the libraries it loads.
@@ -61,6 +77,16 @@ impl Spec {
             }
             if tool.reason.trim().is_empty() {
                 return Err(fault("for", "say what the guest needs it for"));
+            }
+        }
+        for (index, file) in spec.files.iter().enumerate() {
+            if !file.file.starts_with('/') || file.file.split('/').any(|part| part == "..") {
+                let message = "a file of the host is named by its whole path";
+                return Err(document.fault(&crate::path!["files", index, "file"], None, message));
+            }
+            if file.reason.trim().is_empty() {
+                let message = "say what the guest needs it for";
+                return Err(document.fault(&crate::path!["files", index, "for"], None, message));
             }
         }
         Ok(spec)
@@ -113,5 +139,8 @@ mod tests {
         check("tools:\n  - {tool: a, to: /a, package: p, for: ''}\n", "say what");
         check("tools:\n  - {tool: a, to: /a, for: x}\n", "package");
         check("{}\n", "tools");
+        check("tools: []\nfiles: [{file: etc/x, package: p, for: x}]\n", "whole path");
+        check("tools: []\nfiles: [{file: /etc/x, package: p, for: ''}]\n", "say what");
+        check("tools: []\nfiles: [{path: /etc/x, package: p, for: x}]\n", "x.yaml:2:");
     }
 }

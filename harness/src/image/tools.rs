@@ -13,26 +13,44 @@ use holdfast_protocol::PROGRAMS;
 
 use super::Extra;
 use super::archive::Entry;
-use super::spec::{Spec, Tool};
+use super::spec::Spec;
 use crate::outcome::bad_input;
 
 /// Where administrators' programs are, which a user's path often lacks.
 const MORE_FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
+/// What an ELF file begins with.
+const ELF: &[u8] = b"\x7fELF";
+
+/// What this host lacks, the package that brings it, and what it is for.
+type Missing<'a> = (&'a str, &'a str, &'a str);
+
 /// All tools of a description that this host has, and their libraries.
 pub(super) fn collect(spec: &Spec) -> Result<Vec<Entry>> {
-    let mut missing: Vec<&Tool> = Vec::new();
+    let mut missing: Vec<Missing<'_>> = Vec::new();
     let mut libraries = BTreeSet::new();
     let mut entries = BTreeMap::new();
     for tool in &spec.tools {
         let Some(path) = find(&tool.tool) else {
             if !tool.optional {
-                missing.push(tool);
+                missing.push((&tool.tool, &tool.package, &tool.reason));
             }
             continue;
         };
         libraries.extend(libraries_of(&path)?);
         entries.insert(tool.to.clone(), read(&path)?);
+    }
+    for file in &spec.files {
+        let path = Path::new(&file.file);
+        if !path.is_file() {
+            missing.push((&file.file, &file.package, &file.reason));
+            continue;
+        }
+        let bytes = read(path)?;
+        if bytes.starts_with(ELF) {
+            libraries.extend(libraries_of(path)?);
+        }
+        entries.insert(file.file.clone(), bytes);
     }
     if !missing.is_empty() {
         return Err(bad_input(explain(&missing)));
@@ -53,7 +71,7 @@ pub(super) fn programs(extras: &[Extra]) -> Result<Vec<Entry>> {
         let whose = || format!("the program {} ({})", extra.name, extra.path.display());
         let bytes = fs::read(&extra.path).map_err(|error| bad_input(format!("{}: {error}", whose())))?;
         // A script loads nothing; its interpreter must be in the image.
-        if bytes.starts_with(b"\x7fELF") {
+        if bytes.starts_with(ELF) {
             let loads = libraries_of(&extra.path);
             libraries.extend(loads.map_err(|error| bad_input(format!("{}: {error:#}", whose())))?);
         }
@@ -67,12 +85,12 @@ pub(super) fn programs(extras: &[Extra]) -> Result<Vec<Entry>> {
 }
 
 /// What is missing, and the one command that installs it.
-fn explain(missing: &[&Tool]) -> String {
-    let packages: BTreeSet<&str> = missing.iter().map(|tool| tool.package.as_str()).collect();
+fn explain(missing: &[Missing<'_>]) -> String {
+    let packages: BTreeSet<&str> = missing.iter().map(|(_, package, _)| *package).collect();
     let packages: Vec<&str> = packages.into_iter().collect();
     let lines: Vec<String> = missing
         .iter()
-        .map(|tool| format!("{} is missing (Debian package {}): {}", tool.tool, tool.package, tool.reason))
+        .map(|(what, package, reason)| format!("{what} is missing (Debian package {package}): {reason}"))
         .collect();
     format!("{}\n  apt-get install {}", lines.join("\n"), packages.join(" "))
 }
@@ -125,6 +143,7 @@ fn parse_ldd(text: &str) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::spec::Tool;
 
     #[test]
     fn the_listing_of_ldd_is_understood() {
@@ -148,7 +167,8 @@ mod tests {
             reason: "the test".to_owned(),
             optional,
         };
-        let error = collect(&Spec { tools: vec![tool("no-such-tool-here", false)] }).unwrap_err();
+        let error =
+            collect(&Spec { tools: vec![tool("no-such-tool-here", false)], files: Vec::new() }).unwrap_err();
         assert!(error.is::<crate::outcome::BadInput>());
         let text = error.to_string();
         assert!(
@@ -156,7 +176,10 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("apt-get install some-package"), "{text}");
-        assert_eq!(collect(&Spec { tools: vec![tool("no-such-tool-here", true)] }).unwrap(), []);
+        assert_eq!(
+            collect(&Spec { tools: vec![tool("no-such-tool-here", true)], files: Vec::new() }).unwrap(),
+            []
+        );
     }
 
     #[test]
@@ -168,7 +191,7 @@ mod tests {
             reason: "the test".to_owned(),
             optional: false,
         };
-        let entries = collect(&Spec { tools: vec![tool] }).unwrap();
+        let entries = collect(&Spec { tools: vec![tool], files: Vec::new() }).unwrap();
         assert!(entries.iter().any(|entry| entry.path == "/bin/sh" && entry.bytes.starts_with(b"\x7fELF")));
         assert!(entries.iter().any(|entry| entry.path.contains("/ld-linux")));
     }

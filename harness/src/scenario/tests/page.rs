@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! docs/scenarios.md: its examples are files of a folder of one's own, and all of them are good.
+//! docs/scenarios.md and docs/programs.md: their examples are files of a folder of one's own, and all of them
+//! are good.
 
 use std::fs;
 
@@ -26,10 +27,10 @@ fn examples(page: &str) -> Vec<(String, String)> {
     examples
 }
 
-#[test]
-fn every_example_of_the_page_is_good() {
+/// The examples of a page, and the ids of the cases in them, in order.
+fn read(page: &str) -> (Vec<(String, String)>, Vec<String>) {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
-    let page = fs::read_to_string(ours.join("../docs/scenarios.md")).unwrap();
+    let page = fs::read_to_string(ours.join("../docs").join(page)).unwrap();
     let examples = examples(&page);
     let folder = tempfile::tempdir().unwrap();
     for (path, text) in &examples {
@@ -39,8 +40,19 @@ fn every_example_of_the_page_is_good() {
     }
     let contracts = Contracts::load([ours, folder.path().to_owned()].into_iter()).unwrap();
     let all = load_all(folder.path(), &contracts).unwrap();
-    let mut ids: Vec<&str> = all.iter().map(|one| one.id.as_str()).collect();
+    let mut ids: Vec<String> = all.into_iter().map(|one| one.id).collect();
     ids.sort_unstable();
+    (examples, ids)
+}
+
+#[test]
+fn the_example_of_a_program_is_good() {
+    assert_eq!(read("programs.md").1, ["mine[on=ext4]", "mine[on=tmpfs]", "mine[on=xfs]"]);
+}
+
+#[test]
+fn every_example_of_the_page_is_good() {
+    let (examples, ids) = read("scenarios.md");
     assert_eq!(ids, ["mine[fs=ext4]", "mine[fs=xfs]", "rounds", "rush", "wait[fs=ext4]", "wait[fs=xfs]"]);
     // Every form stands in an example that was read.
     let whole: String = examples.into_iter().map(|(_, text)| text).collect();
