@@ -10,6 +10,7 @@ macro_rules! outln {
 mod bench;
 mod choice;
 mod clean;
+mod completions;
 mod doctor;
 mod install;
 mod kernel;
@@ -59,6 +60,7 @@ enum Command {
     Bench(bench::Bench),
     Test(test::Test),
     Install(install::Install),
+    Completions(completions::Completions),
 }
 
 fn main() -> ExitCode {
@@ -97,6 +99,7 @@ fn dispatch(command: &Command, home: &Home) -> anyhow::Result<Exit> {
         Command::Bench(args) => bench::main(args, home),
         Command::Test(args) => test::main(args, home),
         Command::Install(args) => install::main(args, home),
+        Command::Completions(args) => completions::main(args, Cli::command()),
     }
 }
 

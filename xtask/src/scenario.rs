@@ -4,11 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Subcommand};
 use holdfast::contract::Contracts;
 use holdfast::home::Home;
 use holdfast::outcome::{BadInput, Exit, bad_input};
-use holdfast::scenario::{self, Scenario as Case, explain, files_of, load_file};
+use holdfast::scenario::{self, Scenario as Case, TEMPLATES, explain, files_of, load_file, write_template};
 
 use crate::choice::selected;
 
@@ -27,6 +28,18 @@ enum What {
         #[arg(value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Write a scenario to begin with
+    New {
+        /// The file, as mine.yaml; or the id of its cases, as truncate/mine, below Holdfast's scenarios or yours
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// What it is to begin with
+        #[arg(long, value_parser = PossibleValuesParser::new(template_names()), default_value = "pin")]
+        of: String,
+        /// One sentence: what happens, and what must come of it
+        #[arg(long, default_value = "Say in one sentence what happens, and what must come of it.")]
+        about: String,
+    },
     /// Print the JSON Schema of a scenario, for editors (docs/scenarios.md)
     Schema,
     /// Print the page of operations (docs/operations.md) from the types and Holdfast's own scenarios
@@ -43,6 +56,7 @@ enum What {
 pub(crate) fn main(args: &Scenario, home: &Home) -> Result<Exit> {
     match &args.what {
         What::Check { files } => check(files, home),
+        What::New { name, of, about } => new(name, of, about, home),
         What::Schema => {
             outln!("{:#}", scenario::schema());
             Ok(Exit::AsExpected)
@@ -82,6 +96,22 @@ fn check(named: &[PathBuf], home: &Home) -> Result<Exit> {
         return Ok(Exit::AsExpected);
     }
     faults(&wrong)
+}
+
+/// Their names, with what they are about.
+fn template_names() -> Vec<PossibleValue> {
+    TEMPLATES.iter().map(|(name, about, _)| PossibleValue::new(*name).help(*about)).collect()
+}
+
+fn new(name: &str, of: &str, about: &str, home: &Home) -> Result<Exit> {
+    let path = match name.strip_suffix(".yaml") {
+        Some(_) => PathBuf::from(name),
+        None => home.own.scenarios.clone().unwrap_or_else(|| home.scenarios()).join(format!("{name}.yaml")),
+    };
+    let template = TEMPLATES.iter().find(|(one, ..)| *one == of).map_or("", |(.., text)| *text);
+    write_template(template, about, &path)?;
+    outln!("{}: change it, then `scenario check`, `scenario explain` and `run` it", path.display());
+    Ok(Exit::AsExpected)
 }
 
 /// Each file with the folder that its ids are relative to.

@@ -54,6 +54,33 @@ fn an_unknown_name_is_answered_with_the_nearest() {
 }
 
 #[test]
+fn a_new_scenario_is_good_and_replaces_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("more/mine.yaml");
+    let path = path.to_str().unwrap();
+    check(&["scenario", "new", path, "--of", "lease", "--about", "It is: so."], 0, &[path]);
+    check(&["scenario", "check", path], 0, &["1 scenarios, 2 cases, good"]);
+    check(&["scenario", "explain", path], 0, &["It is: so."]);
+    check(&["scenario", "new", path], 2, &["is there already"]);
+    check(&["scenario", "new", path, "--of", "pins"], 2, &["pin", "lease", "program"]);
+    check(&["completions", "bash"], 0, &["--program", "mutants"]);
+    check(&["completions", "tcsh"], 2, &["bash", "zsh", "fish"]);
+}
+
+#[test]
+fn a_program_that_is_not_there_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.yaml");
+    let text = "about: a\nbecause: b\ncontracts: [mainline]\nactors: {a: {}}\nsteps:\n  - {by: a, do: {program: {name: gup_longtrem}}}\n";
+    fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap();
+    let said = ["mine.yaml:6:", "unknown program `gup_longtrem`; did you mean `gup_longterm`?", "--program"];
+    check(&["run", path, "--kernel", "mainline-6.12"], 2, &said);
+    check(&["run", path, "--program", "/no/such/file"], 2, &["there is no file /no/such/file"]);
+    check(&["run", path, "--program", "a/b=/etc/passwd"], 2, &["is no name of a program"]);
+}
+
+#[test]
 fn a_typo_in_a_scenario_of_ones_own_has_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mine.yaml");

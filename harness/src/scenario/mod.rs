@@ -21,6 +21,7 @@ mod played;
 mod reference;
 mod results;
 mod schema;
+mod template;
 #[cfg(test)]
 mod tests;
 mod under;
@@ -44,6 +45,7 @@ pub use names::errno_name;
 pub use reference::operations;
 pub use results::{Results, ResultsForm, result_glob};
 pub use schema::schema;
+pub use template::{TEMPLATES, write_template};
 pub use under::{Under, Written, excluded, split as split_key, written};
 pub use uses::{handles_of, name as op_name};
 
