@@ -70,6 +70,7 @@ pub const NEEDS: &[Need] = &[
     need("mkfs.xfs", "xfsprogs", Stage::Guest, "goes into the guest"),
     need("xfs_repair", "xfsprogs", Stage::Guest, "checks a case's XFS"),
     need("ibv_rc_pingpong", "ibverbs-utils", Stage::Guest, "goes into the guest"),
+    need("python3", "python3", Stage::Guest, "`test` compares our reader of KTAP with the kernel's own"),
     need("busybox", "busybox", Stage::Guest, "the guest's shell"),
 ];
 

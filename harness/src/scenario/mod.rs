@@ -260,9 +260,22 @@ pub fn files_of(folder: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// As [`load_all`].
 pub fn load_file(folder: &Path, file: &Path, contracts: &Contracts) -> Result<Vec<Scenario>> {
-    let document = Document::read(file)?;
     let relative = file.strip_prefix(folder).unwrap_or(file).with_extension("");
-    check::scenarios(&document, file, &relative.to_string_lossy(), contracts)
+    load_document(&Document::read(file)?, file, &relative.to_string_lossy(), contracts)
+}
+
+/// The cases of a document that was read; `stem` is what their ids begin with, and what it includes is looked for
+/// beside `file`.
+///
+/// # Errors
+/// As [`load_all`].
+pub fn load_document(
+    document: &Document,
+    file: &Path,
+    stem: &str,
+    contracts: &Contracts,
+) -> Result<Vec<Scenario>> {
+    check::scenarios(document, file, stem, contracts)
 }
 
 /// Folder of the plans, next to the scenarios but no scenarios themselves.
