@@ -24,6 +24,8 @@ pub enum Stage {
     Kernel,
     /// To make and run a guest.
     Guest,
+    /// To run `test`, and nothing else.
+    Test,
 }
 
 /// Something a machine must have.
@@ -70,7 +72,12 @@ pub const NEEDS: &[Need] = &[
     need("mkfs.xfs", "xfsprogs", Stage::Guest, "goes into the guest"),
     need("xfs_repair", "xfsprogs", Stage::Guest, "checks a case's XFS"),
     need("ibv_rc_pingpong", "ibverbs-utils", Stage::Guest, "goes into the guest"),
-    need("python3", "python3", Stage::Guest, "`test` compares our reader of KTAP with the kernel's own"),
+    need(
+        "python3",
+        "python3",
+        Stage::Test,
+        "runs the kernel's own reader of KTAP, which ours is compared with",
+    ),
     need("busybox", "busybox", Stage::Guest, "the guest's shell"),
 ];
 
@@ -169,12 +176,14 @@ pub fn install_command(packages: &[&str]) -> String {
     format!("apt-get update && apt-get install -y --no-install-recommends {}", packages.join(" "))
 }
 
-/// Sees to it that nothing is missing: installs with `install` and root, otherwise refuses.
+/// Sees to it that nothing is missing, what `test` alone needs only for it: installs with `install` and root,
+/// otherwise refuses.
 ///
 /// # Errors
 /// Bad input with the command to run, when something is missing and must not or cannot be installed.
-pub fn provide(install: bool, progress: &Progress) -> Result<()> {
-    let missing = missing();
+pub fn provide(install: bool, test: bool, progress: &Progress) -> Result<()> {
+    let wanted = || missing().into_iter().filter(|need| test || need.stage != Stage::Test).collect::<Vec<_>>();
+    let missing = wanted();
     if missing.is_empty() {
         return Ok(());
     }
@@ -195,7 +204,7 @@ pub fn provide(install: bool, progress: &Progress) -> Result<()> {
         "the packages could not be installed ({status}; what apt-get said is above): {}",
         install_command(&packages)
     );
-    let left = self::missing();
+    let left = wanted();
     anyhow::ensure!(
         left.is_empty(),
         "still missing after installing {}: {}",

@@ -131,16 +131,17 @@ fn alterations(case: &PlannedCase, record: &Record) -> Vec<Altered> {
     all
 }
 
-/// The facts, without what a drawn operation should not have come to, and with programs that do well.
+/// The facts, without what a drawn operation should not have come to, and with a program that does well where it was to end otherwise.
 fn as_expected(case: &PlannedCase, record: &Record) -> BTreeMap<String, Fact> {
     let mut facts = record.facts.clone();
     for step in &case.steps {
         if let Some(Fact { outcome: Outcome::Tally(counts), .. }) = facts.get_mut(&step.id) {
             counts.retain(|count| step.expect.admits(&count.outcome, &|_| None));
         }
-        if let Some(Fact { outcome: Outcome::Ran(ran), .. }) = facts.get_mut(&step.id) {
-            let output = "1..1\nok 1 - altered\n".to_owned();
-            *ran = Ran { end: ProgramEnd::Exited(0), output, dropped: 0, left: 0 };
+        let is_it = case.ends.as_ref().is_some_and(|ends| ends.step.as_ref() == Some(&step.id));
+        if let (true, Some(Fact { outcome: Outcome::Ran(ran), .. })) = (is_it, facts.get_mut(&step.id)) {
+            let (end, output) = (ProgramEnd::Exited(0), "1..1\nok 1 - altered\n".to_owned());
+            *ran = Ran { end, output, dropped: 0, errors: String::new(), left: 0 };
         }
     }
     facts
@@ -149,7 +150,9 @@ fn as_expected(case: &PlannedCase, record: &Record) -> BTreeMap<String, Fact> {
 /// It proves a clause itself, or is the twin of a step that does.
 fn is_behind_a_claim(case: &PlannedCase, step: &PlannedStep) -> bool {
     let drawn = |one: &PlannedStep| matches!(one.action, Action::Draw { .. });
-    let claims = |one: &PlannedStep| one.excluded.is_none() && (!one.proves.is_empty() || drawn(one));
+    let claims = |one: &PlannedStep| {
+        one.excluded.is_none() && (!one.proves.is_empty() || drawn(one) || one.results.is_some())
+    };
     claims(step) || case.steps.iter().any(|one| claims(one) && one.twin.as_deref() == Some(&step.id))
 }
 
@@ -178,6 +181,8 @@ fn of_step(step: &PlannedStep, record: &Record) -> Vec<Altered> {
             let outcome = Outcome::Ran(Ran { output, ..ran.clone() });
             all.push(altered(alteration.to_owned(), Some(Fact { outcome, ..fact.clone() })));
         }
+        let outcome = Outcome::Ran(Ran { dropped: 1, ..ran.clone() });
+        all.push(altered("is not kept as a whole".to_owned(), Some(Fact { outcome, ..fact.clone() })));
     }
     for outcome in others(&fact.outcome).into_iter().chain(step.expect.contraries(&fact.outcome)) {
         let alteration = format!("becomes `{}`", describe(&outcome));
@@ -286,7 +291,9 @@ fn others(outcome: &Outcome) -> Vec<Outcome> {
                 ProgramEnd::Exited(code) => ProgramEnd::Exited(code + 1),
                 _ => ProgramEnd::Exited(0),
             };
-            all.extend([blocked, Outcome::Ran(Ran { end, ..ran.clone() })]);
+            let overdue = ProgramEnd::Overdue { state: "S".into(), wchan: "altered".into(), stack: Vec::new() };
+            let ended = |end| Outcome::Ran(Ran { end, ..ran.clone() });
+            all.extend([blocked, ended(end), ended(overdue)]);
         }
         _ => all.extend([blocked, Outcome::Returned(0)]),
     }
@@ -295,20 +302,24 @@ fn others(outcome: &Outcome) -> Vec<Outcome> {
     all
 }
 
-/// What a program said, with its first result turned, lost, and all of them gone.
+/// What a program said, with its first result that counts turned, lost, and all of them gone.
 fn of_output(output: &str) -> Vec<(&'static str, String)> {
     let lines: Vec<&str> = output.lines().collect();
-    let is_result =
-        |line: &&str| line.trim_start().starts_with("ok ") || line.trim_start().starts_with("not ok ");
-    let Some(nr) = lines.iter().position(is_result) else { return Vec::new() };
-    let turned = match lines[nr].trim_start().strip_prefix("not ") {
-        Some(rest) => rest.to_owned(),
-        None => format!("not {}", lines[nr].trim_start()),
+    let is_result = |line: &str| line.starts_with("ok ") || line.starts_with("not ok ");
+    // One that is skipped or known not to work is neither.
+    let counts = |line: &&str| is_result(line.trim_start()) && !line.contains('#');
+    let Some(nr) = lines.iter().position(|line| counts(line)) else { return Vec::new() };
+    let (indent, result) = lines[nr].split_at(lines[nr].len() - lines[nr].trim_start().len());
+    let turned = match result.strip_prefix("not ") {
+        Some(rest) => format!("{indent}{rest}"),
+        None => format!("{indent}not {result}"),
     };
     let with = |line: &[&str]| [&lines[..nr], line, &lines[nr + 1..]].concat().join("\n");
+    let others: Vec<&str> = lines.iter().copied().filter(|line| !is_result(line.trim_start())).collect();
     vec![
         ("turns its first result", with(&[&turned])),
         ("loses its first result", with(&[])),
+        ("has no results", others.join("\n")),
         ("says nothing", String::new()),
     ]
 }

@@ -261,8 +261,7 @@ fn parts(home: &Home, settings: &Settings, interrupt: &Interrupt) -> Result<imag
 
 /// The programs of a kernel's guests that are not in the image's description.
 fn extras(built: &Built, settings: &Settings) -> Vec<image::Extra> {
-    let own = built.programs().map(|(name, path)| image::Extra { name: name.to_owned(), path });
-    own.chain(settings.programs.iter().cloned()).collect()
+    built.programs().chain(settings.programs.iter().cloned()).collect()
 }
 
 fn machine(built: &Built, image: &image::Image, accelerator: &Accelerator, settings: &Settings) -> Machine {

@@ -103,7 +103,7 @@ pub(crate) fn main(bench: &Bench, home: &Home) -> Result<Exit> {
         What::Check { rounds, json } => return print(&check(home, *rounds)?, *json),
     };
     let progress = Progress::new(how.quiet);
-    doctor::provide(false, &progress)?;
+    doctor::provide(false, false, &progress)?;
     let interrupt = Interrupt::listen(&progress)?;
     let settings = how.settings();
     match &bench.what {

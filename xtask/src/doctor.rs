@@ -19,7 +19,7 @@ pub(crate) struct Doctor {
 /// Prints every finding; 2 when something is missing.
 pub(crate) fn main(doctor: &Doctor, home: &Home) -> Result<Exit> {
     if doctor.install {
-        provide(true, &Progress::new(false))?;
+        provide(true, true, &Progress::new(false))?;
     }
     let findings = examine(home);
     for finding in &findings {

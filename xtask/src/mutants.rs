@@ -53,7 +53,8 @@ pub(crate) fn main(mutants: &Mutants, home: &Home) -> Result<Exit> {
     let (base, cases) = split(&mutants.words, home)?;
     own_files(cases, home, &contracts, &mut scenarios)?;
     let kernels = Kernels { kernel: vec![base], debug: mutants.debug, ..Kernels::default() };
-    let (planned, requests) = kernels.resolve(home, &contracts, &[])?;
+    let (mut planned, requests) = kernels.resolve(home, &contracts, &[])?;
+    how.bring(&mut planned)?;
     let base = &planned[0];
     let contract = contracts.find(&base.contract)?;
     let brood = Brood::load(home, base, &requests[&base.name], contract, &mutants.only)?;
@@ -65,7 +66,7 @@ pub(crate) fn main(mutants: &Mutants, home: &Home) -> Result<Exit> {
         return Ok(Exit::AsExpected);
     }
     let progress = &Progress::new(how.quiet);
-    doctor::provide(false, progress)?;
+    doctor::provide(false, false, progress)?;
     let interrupt = &Interrupt::listen(progress)?;
     let jobs = how.jobs();
     if let Some(why) = jobs.why {

@@ -10,8 +10,8 @@ use holdfast::home::Home;
 use holdfast::image::Extra;
 use holdfast::jobs::Jobs;
 use holdfast::machine::accel::{Kind, Wish};
-use holdfast::outcome::Exit;
-use holdfast::plan::{Plan, PlanFile};
+use holdfast::outcome::{Exit, bad_input};
+use holdfast::plan::{Plan, PlanFile, PlannedKernel};
 use holdfast::progress::Progress;
 use holdfast::report::render;
 use holdfast::run::{self as library, Interrupt, Requests, Settings, run};
@@ -102,6 +102,25 @@ impl How {
         self.jobs.map_or_else(Jobs::usual, |jobs| Jobs { count: jobs.into(), why: None })
     }
 
+    /// Tells each kernel's guests of the programs that they are to have.
+    ///
+    /// # Errors
+    /// Bad input for a name that is taken.
+    pub(crate) fn bring(&self, kernels: &mut [PlannedKernel]) -> Result<()> {
+        for program in &self.program {
+            for kernel in &mut *kernels {
+                if kernel.programs.contains(&program.name) {
+                    let name = &program.name;
+                    return Err(bad_input(format!(
+                        "--program: there is a program `{name}` already; call yours something else: NAME=FILE"
+                    )));
+                }
+                kernel.programs.push(program.name.clone());
+            }
+        }
+        Ok(())
+    }
+
     /// As the library takes it.
     pub(crate) fn settings(&self) -> Settings {
         Settings {
@@ -139,7 +158,7 @@ fn program(text: &str) -> Result<Extra, String> {
     if !path.is_file() {
         return Err(format!("there is no file {}", path.display()));
     }
-    Ok(Extra { name, path })
+    Extra::of_file(name, path.clone()).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// A seed that no other run has had.
@@ -186,9 +205,7 @@ fn planned(run_args: &Run, home: &Home) -> Result<(Plan, Requests)> {
     own_files(&run_args.cases, home, &contracts, &mut scenarios)?;
     let plan_file = PlanFile::load(&home.scenarios(), run_args.plan.as_deref().unwrap_or("default"))?;
     let (mut kernels, requests) = run_args.kernels.resolve(home, &contracts, &plan_file.kernels)?;
-    for kernel in &mut kernels {
-        kernel.programs.extend(run_args.how.program.iter().map(|program| program.name.clone()));
-    }
+    run_args.how.bring(&mut kernels)?;
     let selectors = match (run_args.all, run_args.cases.is_empty()) {
         (true, _) => Vec::new(),
         (false, true) => plan_file.cases,
@@ -203,7 +220,7 @@ pub(crate) fn play(run_args: &Run, home: &Home) -> Result<(Exit, PathBuf)> {
     let (plan, requests) = planned(run_args, home)?;
     let progress =
         if run_args.json_stream { Progress::json_stream() } else { Progress::new(run_args.how.quiet) };
-    doctor::provide(run_args.install && !run_args.how.offline, &progress)?;
+    doctor::provide(run_args.install && !run_args.how.offline, false, &progress)?;
     let interrupt = Interrupt::listen(&progress)?;
     let jobs = run_args.how.jobs();
     if let Some(why) = jobs.why {

@@ -32,7 +32,7 @@ pub(crate) fn main(shell: &Shell, home: &Home) -> Result<Exit> {
         return Err(bad_input("a shell runs on one kernel: name it with --kernel"));
     };
     let progress = Progress::new(shell.how.quiet);
-    doctor::provide(false, &progress)?;
+    doctor::provide(false, false, &progress)?;
     let interrupt = Interrupt::listen(&progress)?;
     let (machine, _) = machine_of(home, request, &shell.how.settings(), &progress, &interrupt)?;
     interactive(home, &machine)?;

@@ -39,7 +39,7 @@ pub(crate) fn main(test: &Test, home: &Home) -> Result<Exit> {
         return Err(bad_input("test works in a clone of Holdfast: run `cargo xtask test` there"));
     }
     let progress = Progress::new(test.how.quiet);
-    doctor::provide(test.install && !test.how.offline, &progress)?;
+    doctor::provide(test.install && !test.how.offline, true, &progress)?;
     let stages: [(&str, &[&str]); 3] = [
         ("format", &["fmt", "--all", "--check"]),
         ("lints", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),

@@ -78,6 +78,8 @@ fn a_program_that_is_not_there_is_named() {
     check(&["run", path, "--kernel", "mainline-6.12"], 2, &said);
     check(&["run", path, "--program", "/no/such/file"], 2, &["there is no file /no/such/file"]);
     check(&["run", path, "--program", "a/b=/etc/passwd"], 2, &["is no name of a program"]);
+    let taken = ["there is a program `sh` already", "NAME=FILE"];
+    check(&["run", path, "--kernel", "mainline-6.12", "--program", "sh=/bin/sh"], 2, &taken);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use holdfast_protocol::PROGRAM_FOLDERS;
 use sha2::{Digest, Sha256};
 
 pub use agent::binary as agent;
@@ -45,6 +46,24 @@ pub struct Extra {
     pub name: String,
     /// The file; what it loads goes with it.
     pub path: PathBuf,
+    /// SHA-256 of the file, in hexadecimal digits.
+    pub sha256: String,
+}
+
+impl Extra {
+    /// A program of a person's own.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn of_file(name: String, path: PathBuf) -> std::io::Result<Self> {
+        let sha256 = hex(&Sha256::digest(fs::read(&path)?));
+        Ok(Self { name, path, sha256 })
+    }
+}
+
+/// Lower-case hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What all guests of a run have in common.
@@ -74,7 +93,7 @@ impl Parts {
         // Of two files with one path the later one counts.
         files.extend(self.0.iter().cloned());
         let archive = archive::write(&files).context("cannot write the initramfs")?;
-        let key: String = Sha256::digest(&archive).iter().map(|byte| format!("{byte:02x}")).collect();
+        let key = hex(&Sha256::digest(&archive));
         let path = home.cache.join("images").join(format!("{key}.cpio"));
         if !path.is_file() {
             publish(home, &path, &archive).with_context(|| format!("cannot write {}", path.display()))?;
@@ -83,14 +102,15 @@ impl Parts {
     }
 }
 
-/// Names of the programs that an image brings, and that this host has.
+/// Names of the programs that an image is to bring: a host that lacks one is told so when the image is made.
 ///
 /// # Errors
 /// Bad input when there is no such image, or its description has a fault.
 pub fn programs(home: &Home, name: &str) -> Result<Vec<String>> {
     let spec = spec::Spec::read(home, name)?;
-    let there = spec.tools.iter().filter(|tool| tools::find(&tool.tool).is_some());
-    Ok(there.filter_map(|tool| Some(tool.to.rsplit_once('/')?.1.to_owned())).collect())
+    let found = spec.tools.iter().filter_map(|tool| tool.to.rsplit_once('/'));
+    let found = found.filter(|(folder, _)| PROGRAM_FOLDERS.contains(folder));
+    Ok(found.map(|(_, name)| name.to_owned()).collect())
 }
 
 /// Writes a file elsewhere in the cache, then gives it its name: nobody ever sees a part of it.

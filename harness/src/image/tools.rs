@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use holdfast_protocol::PROGRAMS;
+use holdfast_protocol::{PROGRAM_LIBRARIES, PROGRAMS};
 
 use super::Extra;
 use super::archive::Entry;
@@ -79,7 +79,10 @@ pub(super) fn programs(extras: &[Extra]) -> Result<Vec<Entry>> {
     }
     for library in libraries {
         let path = library.to_str().with_context(|| format!("{} is not UTF-8", library.display()))?;
-        entries.push(Entry::program(path, read(&library)?));
+        let name = path.rsplit('/').next().unwrap_or(path);
+        // The loader is where the program says; the rest may be anywhere on this host, and is looked for there.
+        let to = if name.starts_with("ld-") { path.to_owned() } else { format!("{PROGRAM_LIBRARIES}/{name}") };
+        entries.push(Entry::program(to, read(&library)?));
     }
     Ok(entries)
 }

@@ -217,7 +217,7 @@ fn verdict(
         return Verdict::because(Kind::Inconclusive, why);
     }
     if let Some(bad) = steps.iter().find(|step| step.status.is_red()) {
-        let kind = if results::is_overdue(record, &bad.id) { Kind::Timeout } else { Kind::Fail };
+        let kind = if results::is_overdue(case, record, &bad.id) { Kind::Timeout } else { Kind::Fail };
         return Verdict {
             step: Some(bad.id.clone()),
             expected: Some(bad.expected.clone()),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a program says of its own tests against what is expected of each.
 
-use holdfast_protocol::{Op, Outcome, ProgramEnd, Ran};
+use holdfast_protocol::{NO_PROGRAM, Op, Outcome, ProgramEnd, Ran};
 use serde::{Deserialize, Serialize};
 
 use super::steps::StepStatus;
@@ -22,6 +22,10 @@ pub struct ProgramResult {
     /// What came.
     pub got: String,
 }
+
+const OK: &str = "ok";
+const NOT_OK: &str = "not ok";
+const SKIPPED: &str = "skipped";
 
 /// What is to be said of a program's output.
 #[derive(Debug, Default)]
@@ -54,18 +58,18 @@ fn read(expected: &Results, ran: &Ran) -> Said {
         let want_not_ok = not_ok.iter().any(|glob| glob.is_match(&name));
         let want_skipped = skipped.iter().any(|glob| glob.is_match(&name));
         let want = match (want_not_ok, want_skipped) {
-            (true, _) => "not ok",
-            (_, true) => "skipped",
-            _ => "ok",
+            (true, _) => NOT_OK,
+            (_, true) => SKIPPED,
+            _ => OK,
         };
         let (got, status) = match test.status {
-            Status::Ok => ("ok", as_expected(want == "ok")),
-            Status::NotOk => ("not ok", as_expected(want == "not ok")),
+            Status::Ok => (OK, as_expected(want == OK)),
+            Status::NotOk => (NOT_OK, as_expected(want == NOT_OK)),
             Status::Skipped => {
-                if want != "skipped" {
+                if want != SKIPPED {
                     strange.get_or_insert_with(|| format!("`{name}` was skipped: {}", test.reason));
                 }
-                ("skipped", StepStatus::NotApplicable)
+                (SKIPPED, StepStatus::NotApplicable)
             }
             Status::Known => ("known not to work", StepStatus::NotApplicable),
             Status::Lost => ("no result", StepStatus::NotRun),
@@ -80,10 +84,19 @@ fn read(expected: &Results, ran: &Ran) -> Said {
         let more = if reds > 1 { format!(", and {} more", reds - 1) } else { String::new() };
         format!("`{}` is {}, {} was expected{more}", one.name, one.got, one.expected)
     });
-    let unmatched =
-        expected.not_ok.iter().chain(&expected.skipped).find(|glob| {
-            !result_glob(glob).is_ok_and(|glob| results.iter().any(|one| glob.is_match(&one.name)))
-        });
+    // What is named must have come so: a TODO may come out either way, and shows nothing.
+    let unseen = |globs: &[String], how: &'static str| {
+        let came = |glob: &&String| {
+            let came = |one: &ProgramResult| one.got == how || one.got.starts_with(&format!("{how} ("));
+            let Ok(glob) = result_glob(glob) else { return false };
+            results.iter().any(|one| came(one) && glob.is_match(&one.name))
+        };
+        globs
+            .iter()
+            .find(|glob| !came(glob))
+            .map(|glob| format!("no result that is called `{glob}` came {how}"))
+    };
+    let unmatched = unseen(&expected.not_ok, NOT_OK).or_else(|| unseen(&expected.skipped, SKIPPED));
     let total = results.len() as u64;
     let doubt = if ran.dropped > 0 {
         Some(format!("{} bytes of what it printed are not kept, and results with them", ran.dropped))
@@ -95,12 +108,14 @@ fn read(expected: &Results, ran: &Ran) -> Said {
         Some(format!("line {} of its output: {}", fault.line, fault.what))
     } else if total < expected.at_least {
         Some(format!("{total} results, and fewer than {} show nothing", expected.at_least))
-    } else if let Some(strange) = strange {
-        Some(strange)
+    } else if report.tests.plan.is_none() && expected.at_least == 0 {
+        Some("it announced no plan, and no `at_least` says how many results must come".to_owned())
+    } else if strange.is_some() {
+        strange
     } else if counts.ok + counts.not_ok == 0 {
         Some("no test of it was run".to_owned())
     } else {
-        unmatched.map(|glob| format!("no result is called `{glob}`"))
+        unmatched
     };
     let parts = [
         (counts.ok, "ok"),
@@ -133,20 +148,31 @@ pub(super) fn doubt(case: &PlannedCase, record: &Record) -> Option<String> {
     })
 }
 
+/// The step, if it is one whose outcome is a program's: it ran it, or waited for it.
+fn program_step<'p>(case: &'p PlannedCase, id: &str) -> Option<&'p PlannedStep> {
+    let runs = |step: &PlannedStep| {
+        matches!(&step.action, Action::Do { op: Op::Program(_), .. } | Action::Start { op: Op::Program(_), .. })
+    };
+    let step = case.steps.iter().find(|step| step.id == id)?;
+    case.steps.iter().any(|one| one.id == step.source() && runs(one)).then_some(step)
+}
+
 /// A program that this guest does not have.
 pub(super) fn absent(case: &PlannedCase, record: &Record) -> Option<String> {
-    case.steps.iter().find_map(|step| match (&step.action, &record.facts.get(&step.id)?.outcome) {
-        (Action::Do { op: Op::Program(_), .. }, Outcome::NotIssued { why })
-            if why.starts_with("this guest has no program") =>
-        {
-            Some(format!("step {}: {why}", step.id))
+    record.facts.iter().find_map(|(id, fact)| match &fact.outcome {
+        Outcome::NotIssued { why } if why.starts_with(NO_PROGRAM) && program_step(case, id).is_some() => {
+            Some(format!("step {id}: {why}"))
         }
         _ => None,
     })
 }
 
-/// A program whose time was over.
-pub(super) fn is_overdue(record: &Record, step: &str) -> bool {
-    let outcome = record.facts.get(step).map(|fact| &fact.outcome);
-    matches!(outcome, Some(Outcome::Ran(Ran { end: ProgramEnd::Overdue { .. }, .. })))
+/// A program whose time was over, whether or not it could be ended.
+pub(super) fn is_overdue(case: &PlannedCase, record: &Record, id: &str) -> bool {
+    let watches = |step: &PlannedStep| matches!(step.action, Action::Still { .. });
+    match record.facts.get(id).map(|fact| &fact.outcome) {
+        Some(Outcome::Ran(Ran { end: ProgramEnd::Overdue { .. }, .. })) => true,
+        Some(Outcome::Blocked { .. }) => program_step(case, id).is_some_and(|step| !watches(step)),
+        _ => false,
+    }
 }

@@ -96,7 +96,7 @@ pub(super) fn plan(home: &Home, request: &Request, options: &Options, progress: 
         config_id.clone(),
         patch_ids.join(" "),
         compiler.clone(),
-        serde_json::to_string(&selftests)?,
+        serde_json::to_string(&(&selftests, selftests::FLAGS))?,
     ];
     let key = digest(inputs.join("\n")).split_off(48);
     Ok(Plan {

@@ -7,13 +7,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::make::Make;
 use super::{files, tools};
 use crate::home::Home;
+use crate::image::Extra;
+use crate::outcome::Interrupted;
 use crate::path;
 use crate::progress::Progress;
 use crate::yaml::Document;
@@ -23,8 +26,8 @@ const FILE_NAME: &str = "selftests.yaml";
 /// Folder of the programs, in a built kernel's own.
 pub(super) const FOLDER: &str = "selftests";
 
-/// How each is compiled; the kselftests' own lib.mk and Makefiles ask for no more.
-const FLAGS: [&str; 4] = ["-static", "-O2", "-D_GNU_SOURCE=", "-w"];
+/// How each is compiled; the kselftests' own lib.mk and Makefiles ask for no more. Part of a kernel's key.
+pub(super) const FLAGS: [&str; 4] = ["-static", "-O2", "-D_GNU_SOURCE=", "-w"];
 
 /// A program as it is described.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -52,6 +55,14 @@ pub struct Program {
     /// Why there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trouble: String,
+}
+
+impl Program {
+    /// One that is there.
+    #[must_use]
+    pub fn of(extra: &Extra) -> Self {
+        Self { name: extra.name.clone(), sha256: Some(extra.sha256.clone()), trouble: String::new() }
+    }
 }
 
 /// Reads the descriptions of Holdfast, and of a person's own kernels.
@@ -86,8 +97,8 @@ pub fn names(home: &Home) -> Result<Vec<String>> {
     Ok(read(home)?.into_keys().collect())
 }
 
-/// Compiles each of them into [`FOLDER`] below `work`. One that this source does not have, or that does not compile, is noted:
-/// a kernel can be good without.
+/// Compiles each of them into [`FOLDER`] below `work`. One that this source does not have, or that does not
+/// compile, is noted: a kernel can be good without.
 pub(super) fn compile(
     all: &Selftests,
     make: &Make<'_>,
@@ -102,38 +113,44 @@ pub(super) fn compile(
     if all.is_empty() {
         return Ok(Vec::new());
     }
-    let exported = make.quick(&[], "headers").map_err(|error| format!("{error:#}"));
+    make.quick(&[], "headers")?;
     let mut programs = Vec::new();
     for (name, one) in all {
         let path = into.join(name);
-        let compiled = exported
-            .clone()
-            .and_then(|()| one.compile(make, &config, &path).map_err(|error| format!("{error:#}")));
-        if let Err(why) = &compiled {
-            let first = why.lines().next().unwrap_or_default();
-            progress.say(format!("no selftest {name} of this source: {first}"));
+        let trouble = one.compile(make, &config, &path)?;
+        // What is noted is stored: a compiler that Ctrl-C has reached says nothing of the source.
+        if make.cancel.load(Ordering::Relaxed) {
+            return Err(Interrupted.into());
         }
-        let sha256 = match compiled {
-            Ok(()) => Some(files::hex(&files::read_entry(&path)?.0.hash)),
-            Err(_) => None,
+        let sha256 = match trouble.lines().next() {
+            None => Some(files::hex(&files::read_entry(&path)?.0.hash)),
+            Some(first) => {
+                progress.say(format!("no selftest {name} of this source: {first}"));
+                None
+            }
         };
-        let trouble = compiled.err().unwrap_or_default();
         programs.push(Program { name: name.clone(), sha256, trouble });
     }
     Ok(programs)
 }
 
 impl Selftest {
-    fn compile(&self, make: &Make<'_>, config: &Path, into: &Path) -> Result<()> {
+    /// Why the source does not give the program; nothing when it did.
+    fn compile(&self, make: &Make<'_>, config: &Path, into: &Path) -> Result<String> {
         let folder = make.tree.join(&self.folder);
         if let Some(missing) = self.sources.iter().find(|source| !folder.join(source).is_file()) {
-            anyhow::bail!("it has no {}/{missing}", self.folder);
+            return Ok(format!("it has no {}/{missing}", self.folder));
         }
         let headers: PathBuf = make.tree.join(make.objects).join("usr/include");
         let shell = tools::shell(&folder)?;
         let gcc = tools::clean(&shell, "gcc").args(FLAGS).arg("-isystem").arg(headers);
         let gcc = gcc.arg("-I").arg(config).args(&self.sources).arg("-o").arg(into);
-        tools::read(gcc).with_context(|| format!("compiling {}", into.display())).map(drop)
+        let output = tools::try_run(gcc)?;
+        match output.status.code() {
+            Some(0) => Ok(String::new()),
+            Some(_) => Ok(format!("it does not compile: {}", tools::said(&output))),
+            None => bail!("compiling {}: gcc ended with {}", into.display(), output.status),
+        }
     }
 }
 

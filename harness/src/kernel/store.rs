@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::selftests::{self, Program};
+use crate::image::Extra;
 use crate::scratch::{self, Scratch};
 
 /// The note in a kernel's folder whose time says when it was last asked for.
@@ -68,10 +69,12 @@ pub struct Built {
 }
 
 impl Built {
-    /// The programs that were compiled from its source: name and file.
-    pub fn programs(&self) -> impl Iterator<Item = (&str, PathBuf)> {
-        let there = self.manifest.selftests.iter().filter(|program| program.sha256.is_some());
-        there.map(|program| (program.name.as_str(), self.dir.join(selftests::FOLDER).join(&program.name)))
+    /// The programs that were compiled from its source.
+    pub fn programs(&self) -> impl Iterator<Item = Extra> {
+        self.manifest.selftests.iter().filter_map(|program| {
+            let (name, path) = (program.name.clone(), self.dir.join(selftests::FOLDER).join(&program.name));
+            Some(Extra { name, path, sha256: program.sha256.clone()? })
+        })
     }
 
     /// The image to boot.

@@ -33,6 +33,9 @@ pub struct Results {
     pub host: Host,
     /// The kernels used.
     pub kernels: Vec<KernelUsed>,
+    /// Programs of the person's own that the guests had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<Program>,
     /// Every planned row.
     pub cases: Vec<CaseResult>,
     /// By kernel and clause.
@@ -160,6 +163,7 @@ pub fn results(plan: &Plan, cases: Vec<CaseResult>, records: &[Record], of: Circ
             slowest_pace,
         },
         kernels: of.kernels,
+        programs: of.settings.programs.iter().map(Program::of).collect(),
         cases: Vec::new(),
         clauses: BTreeMap::new(),
         seed: of.settings.seed,

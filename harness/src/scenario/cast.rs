@@ -84,6 +84,10 @@ impl<'a> Checker<'a> {
     /// What a handler can do alone, or with what the session told it ahead.
     fn handler_may(&self, at: &[Key], op: &Op) -> Result<()> {
         let uses = uses(op);
+        if matches!(op, Op::Program(_)) {
+            let message = "a handler cannot run a `program`: it would be in the way of every signal";
+            return Err(self.document.fault(at, None, message));
+        }
         if uses.by_session || uses.forks || uses.foreign || (uses.rdma && uses.actor.is_some()) {
             let message = format!("a handler cannot do `{}`: it needs the session", name(op));
             return Err(self.document.fault(at, None, &message));

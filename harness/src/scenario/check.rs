@@ -354,8 +354,9 @@ impl<'a> Checker<'a> {
         if let Some(handler) = uses.handler {
             self.has_handler(nr, below, by, handler)?;
         }
-        if matches!(op, Op::Fork(_) | Op::Execve(_)) && self.has_threads(by) {
-            let message = "its process has other threads, which fork and execve would take away";
+        if matches!(op, Op::Fork(_) | Op::Execve(_) | Op::Program(_)) && self.has_threads(by) {
+            let message = "its process has other threads, which fork and execve would take away, and a program be \
+                           taken for one of theirs";
             return Err(self.fault(nr, below, message));
         }
         if uses.rdma {

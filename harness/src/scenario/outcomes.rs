@@ -327,7 +327,7 @@ pub fn describe(outcome: &Outcome) -> String {
             format!("differs at byte {at}: {want:#04x} wanted, {got:#04x} there")
         }
         Outcome::Blocked { state, wchan, stack } => format!("blocked ({state}) in {}", place(wchan, stack)),
-        Outcome::Ran(Ran { end, output, left, .. }) => {
+        Outcome::Ran(Ran { end, output, errors, left, .. }) => {
             let end = match end {
                 ProgramEnd::Exited(code) => format!("exited {code}"),
                 ProgramEnd::Killed(signal) => format!("killed {signal}"),
@@ -336,8 +336,8 @@ pub fn describe(outcome: &Outcome) -> String {
                 }
             };
             let left = if *left > 0 { format!(", {left} processes left behind") } else { String::new() };
-            let last =
-                output.trim_end().lines().last().map(|line| format!("; its last line: {}", shortened(line)));
+            let last = [errors, output].into_iter().find_map(|text| text.trim_end().lines().last());
+            let last = last.map(|line| format!("; its last line: {}", shortened(line)));
             format!("{end}{left}{}", last.unwrap_or_default())
         }
         Outcome::Exited(code) => format!("exited {code}"),

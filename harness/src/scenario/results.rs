@@ -85,11 +85,11 @@ pub fn result_glob(text: &str) -> Result<GlobMatcher, String> {
 impl Checker<'_> {
     /// Results are those of a program.
     pub(super) fn results(&self, nr: usize, step: &StepForm) -> Result<()> {
-        let runs = |id: &String| {
-            self.done.get(id).is_some_and(|made| made.unknown || made.does.as_deref() == Some("program"))
-        };
-        let own = step.issue.as_ref().map(uses::name).as_deref() == Some("program");
-        if own && step.all_expectations().any(Expect::may_block) {
+        let is_program = |does: Option<String>| does.as_deref() == Some("program");
+        let collected = step.collect.as_ref().and_then(|id| self.done.get(id));
+        let runs = is_program(step.issue.as_ref().map(uses::name))
+            || collected.is_some_and(|made| is_program(made.does.clone()));
+        if runs && step.all_expectations().any(Expect::may_block) {
             let message =
                 "a program does not block: when its time is over it is ended, and that is a `timeout`";
             return Err(self.fault(
@@ -99,7 +99,7 @@ impl Checker<'_> {
             ));
         }
         let Some(results) = &step.results else { return Ok(()) };
-        if !own && !step.collect.as_ref().is_some_and(runs) {
+        if !runs && !collected.is_some_and(|made| made.unknown) {
             let message = "only a `program` prints results: this goes with its `do`, or with its `await`";
             return Err(self.fault(nr, &path!["results"], message));
         }

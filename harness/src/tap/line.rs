@@ -58,6 +58,8 @@ const DIRECTIVES: [(&str, Directive); 6] = [
     ("TIME OUT", Directive::Timeout),
 ];
 
+const BAIL_OUT: &str = "Bail out!";
+
 /// The line's indentation, in characters, and what it says.
 pub(super) fn read(line: &str) -> (usize, Line<'_>) {
     let text = line.trim_start();
@@ -78,7 +80,9 @@ fn say(text: &str) -> Line<'_> {
             None => Line::Comment(comment),
         };
     }
-    if let Some(why) = text.strip_prefix("Bail out!") {
+    if let Some((head, why)) = text.split_at_checked(BAIL_OUT.len())
+        && head.eq_ignore_ascii_case(BAIL_OUT)
+    {
         return Line::BailOut(why.trim());
     }
     plan(text).or_else(|| result(text)).unwrap_or(Line::Other)
@@ -87,11 +91,12 @@ fn say(text: &str) -> Line<'_> {
 fn plan(text: &str) -> Option<Line<'_>> {
     let rest = text.strip_prefix("1..")?;
     let (count, rest) = leading_number(rest)?;
-    let (directive, reason) = directive(rest.trim_start().strip_prefix('#').unwrap_or(""));
+    let (directive, reason) = directive(rest.trim_start().strip_prefix('#').unwrap_or(""), true);
     Some(Line::Plan { count, skip: (directive == Some(Directive::Skip)).then_some(reason) })
 }
 
-/// A result has a number, or a hyphen before its name, or nothing at all: `ok then` is none.
+/// A result that is ok has a number, or a hyphen before its name, or nothing at all: `ok then` is talk. One that is
+/// not ok needs none of that: nobody says so by the way.
 fn result(text: &str) -> Option<Line<'_>> {
     let (ok, rest) = match text.strip_prefix("not ok") {
         Some(rest) => (false, rest),
@@ -105,13 +110,13 @@ fn result(text: &str) -> Option<Line<'_>> {
         Some((number, rest)) if rest.is_empty() || rest.starts_with(char::is_whitespace) => {
             (Some(number), rest.trim_start())
         }
-        _ if rest.is_empty() || rest.starts_with("- ") || rest.starts_with('#') => (None, rest),
+        _ if !ok || rest.is_empty() || rest.starts_with("- ") || rest.starts_with('#') => (None, rest),
         _ => return None,
     };
     let rest = rest.strip_prefix("- ").unwrap_or(rest).trim_start();
-    let (name, directive, reason) = match remark(rest) {
+    let (name, directive, reason) = match remark(rest, ok) {
         Some((name, remark)) => {
-            let (directive, reason) = directive(remark);
+            let (directive, reason) = directive(remark, ok);
             (name.trim_end(), directive, reason)
         }
         None => (rest, None, ""),
@@ -120,22 +125,23 @@ fn result(text: &str) -> Option<Line<'_>> {
 }
 
 /// What stands before and behind the `#` that begins a remark: at the start or behind a space, followed by a
-/// space or a directive. That of `issue #3` begins none.
-fn remark(text: &str) -> Option<(&str, &str)> {
-    text.match_indices('#').find_map(|(at, _)| {
-        let (before, behind) = (&text[..at], &text[at + 1..]);
-        let begins = before.is_empty() || before.ends_with(char::is_whitespace);
-        let goes_on = behind.starts_with(' ') || directive(behind).0.is_some();
-        (begins && goes_on).then_some((before, behind))
-    })
+/// directive, or where there is none by a space. That of `issue #3` begins none.
+fn remark(text: &str, ok: bool) -> Option<(&str, &str)> {
+    let parts = text.match_indices('#').map(|(at, _)| (&text[..at], &text[at + 1..]));
+    let begins = |before: &str| before.is_empty() || before.ends_with(char::is_whitespace);
+    let all: Vec<(&str, &str)> = parts.filter(|(before, _)| begins(before)).collect();
+    let directed = all.iter().find(|(_, behind)| directive(behind, ok).0.is_some());
+    directed.or_else(|| all.iter().find(|(_, behind)| behind.starts_with(' '))).copied()
 }
 
 /// The directive at the beginning of a remark, in whatever letters, and the reason.
-fn directive(remark: &str) -> (Option<Directive>, &str) {
+fn directive(remark: &str, ok: bool) -> (Option<Directive>, &str) {
     let remark = remark.trim();
-    let found = DIRECTIVES
-        .iter()
-        .find(|(word, _)| remark.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word)));
+    let found = DIRECTIVES.iter().find(|(word, directive)| {
+        // `ok 5 x # timeouts work`.
+        let fits = !ok || *directive != Directive::Timeout;
+        fits && remark.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word))
+    });
     let Some((word, directive)) = found else { return (None, remark) };
     let rest = &remark[word.len()..];
     // SKIPPED, TODO:
@@ -183,7 +189,10 @@ mod tests {
             ("not ok 6 s: t # TIMEOUT 45 seconds", (false, Some(6), "s: t", Some(Timeout), "45 seconds")),
             ("not ok 7 s # exit=1", (false, Some(7), "s", None, "exit=1")),
             ("ok 8 issue #3 is closed", (true, Some(8), "issue #3 is closed", None, "")),
-            ("ok 9 x # y # SKIP z", (true, Some(9), "x", None, "y # SKIP z")),
+            ("ok 9 x # y # SKIP z", (true, Some(9), "x # y", Some(Skip), "z")),
+            ("ok 9 x # y # z", (true, Some(9), "x", None, "y # z")),
+            ("ok 10 x # timeouts work", (true, Some(10), "x", None, "timeouts work")),
+            ("not ok flushing failed", (false, None, "flushing failed", None, "")),
         ];
         for (text, want) in table {
             assert_eq!(told(text), Some(want), "{text}");
@@ -218,6 +227,7 @@ mod tests {
             ("    # Subtest: a b", (4, Line::Subtest("a b"))),
             ("# [RUN] x", (0, Line::Comment("[RUN] x"))),
             ("Bail out! no memory", (0, Line::BailOut("no memory"))),
+            ("bail OUT!", (0, Line::BailOut(""))),
             ("1..", (0, Line::Other)),
             ("", (0, Line::Other)),
         ];

@@ -71,6 +71,10 @@ struct Level {
 struct Reader {
     /// From the outermost on, each indented further. None before the first line that says something.
     levels: Vec<Level>,
+    /// A suite's name that the next line that says something gives to a level, and the name's indentation.
+    pending: Option<(usize, String)>,
+    /// Indentation of a block of YAML behind a result (TAP 14), while it lasts.
+    block: Option<usize>,
     line: usize,
     report: Report,
 }
@@ -83,6 +87,12 @@ impl Reader {
     /// Takes a line; true when nothing of the tests can follow.
     fn take(&mut self, text: &str) -> bool {
         let (indent, line) = line::read(text);
+        if self.is_in_block(indent, text.trim()) {
+            return false;
+        }
+        if matches!(line, Line::Version { .. } | Line::Plan { .. } | Line::Result(_)) {
+            self.give_name(indent, &line);
+        }
         match line {
             Line::Version { is_ktap, number } => {
                 let known: &[u64] = if is_ktap { &KTAP } else { &TAP };
@@ -92,12 +102,7 @@ impl Reader {
                 }
                 self.header(indent);
             }
-            Line::Subtest(name) => {
-                self.header(indent);
-                if let Some(level) = self.levels.last_mut() {
-                    level.name = Some(name.to_owned());
-                }
-            }
+            Line::Subtest(name) => self.subtest(indent, name),
             Line::Plan { count, skip } => self.plan(indent, count, skip),
             Line::Result(told) => self.result(indent, &told),
             Line::BailOut(why) => {
@@ -133,7 +138,72 @@ impl Reader {
         self.levels.last_mut().expect("asked for where there is one")
     }
 
-    /// A version or the name of a suite: of a level that has not begun, or a new one.
+    /// A block of what goes with a result: nothing in it is one. It ends with `...`, or where a line is indented
+    /// less.
+    fn is_in_block(&mut self, indent: usize, text: &str) -> bool {
+        match self.block {
+            None if text == "---" && self.levels.last().is_some_and(|level| indent > level.indent) => {
+                self.block = Some(indent);
+            }
+            None => return false,
+            Some(_) if text.is_empty() => {}
+            Some(begun) if indent < begun => {
+                self.block = None;
+                return false;
+            }
+            Some(begun) if indent == begun && text == "..." => self.block = None,
+            Some(_) => self.talk(text),
+        }
+        true
+    }
+
+    /// KTAP names a suite within its own level, TAP 14 in that of its result: only what follows tells.
+    fn subtest(&mut self, indent: usize, name: &str) {
+        let outer = self.pending.take();
+        let is_new = self.levels.iter().all(|level| level.indent != indent);
+        let level = self.at(indent);
+        match outer {
+            // Two suites, one within the other, before either has a test.
+            Some((at, outer)) if at < indent && is_new => {
+                level.name = Some(outer);
+                level.is_announced = true;
+                self.pending = Some((indent, name.to_owned()));
+            }
+            Some((_, outer)) => {
+                self.fault(format!("of `{outer}` nothing is said but its name"));
+                self.pending = Some((indent, name.to_owned()));
+            }
+            None if is_new => {
+                level.name = Some(name.to_owned());
+                level.is_announced = true;
+            }
+            None => self.pending = Some((indent, name.to_owned())),
+        }
+    }
+
+    /// Gives a suite's name to the level that a line of this indentation belongs to.
+    fn give_name(&mut self, indent: usize, line: &Line<'_>) {
+        let Some((at, name)) = self.pending.take() else { return };
+        if indent < at {
+            // A suite of which nothing more is said.
+            let (name, indent) = (Some(name), at + 1);
+            self.levels.push(Level { indent, name, is_announced: true, ..Level::default() });
+            return;
+        }
+        if indent == at && self.levels.len() > 1 && self.at(indent).has_begun {
+            // What went on there broke off, unless its tests are counted on.
+            if matches!(line, Line::Result(told) if told.number != Some(1)) {
+                return;
+            }
+            self.lose();
+            self.levels.push(Level { indent, ..Level::default() });
+        }
+        let level = self.at(indent);
+        level.name = Some(name);
+        level.is_announced = true;
+    }
+
+    /// A version: of a level that has not begun, or a new one.
     fn header(&mut self, indent: usize) {
         self.at(indent);
         if self.levels.len() > 1 && self.top().has_begun {
@@ -254,6 +324,9 @@ impl Reader {
     }
 
     fn end(mut self) -> Report {
+        if let Some((_, name)) = self.pending.take() {
+            self.fault(format!("of `{name}` nothing is said but its name"));
+        }
         while self.levels.len() > 1 {
             self.lose();
         }
@@ -362,7 +435,19 @@ mod tests {
         );
         assert_eq!(lines(&report), ["a/x: Ok", "a: Lost", "b/y: Ok"]);
         assert_eq!(report.counts(), Counts { ok: 2, lost: 1, ..Counts::default() });
-        assert!(faults(&report).contains(&"6: `a` has no result".to_owned()));
+        assert!(faults(&report).contains(&"7: `a` has no result".to_owned()));
+    }
+
+    #[test]
+    fn the_nesting_of_tap_14_is_understood_and_its_blocks_are_skipped() {
+        let report = read(
+            "TAP version 14\n# Subtest: a\n    # Subtest: b\n        not ok 1 - c\n          ---\n          stdout: |\n            not ok 1 - inner\n          ...\n        1..1\n    not ok 1 - b\n    # Subtest: d\n        ok 1 - e\n        1..1\n    ok 2 - d\n    1..2\nnot ok 1 - a\n1..1\n",
+        );
+        assert_eq!(lines(&report), ["a/b/c: NotOk", "a/d/e: Ok"]);
+        assert_eq!(faults(&report), [""; 0]);
+        // A block that nobody ends hides nothing behind it.
+        let report = read("1..2\nok 1 a\n  ---\n  x: y\nnot ok 2 b\n");
+        assert_eq!(lines(&report), ["a: Ok", "b: NotOk"]);
     }
 
     #[test]

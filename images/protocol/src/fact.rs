@@ -99,11 +99,14 @@ pub enum Outcome {
 pub struct Ran {
     /// How it ended.
     pub end: ProgramEnd,
-    /// What it printed on both its streams, what is no UTF-8 replaced; where something is left out, its
-    /// beginning and its end with a line between them that says so.
+    /// What it printed, what is no UTF-8 replaced; where something is left out, its beginning and its end, in
+    /// whole lines, with one between them that says so.
     pub output: String,
     /// How many bytes of that are left out.
     pub dropped: u64,
+    /// What it printed on its other stream, the same way: apart, because a line of the one could end in the
+    /// middle of a line of the other.
+    pub errors: String,
     /// How many processes it left behind; they were killed.
     pub left: u32,
 }

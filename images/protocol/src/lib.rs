@@ -53,5 +53,11 @@ pub const PROGRAMS: &str = "/programs";
 /// Where it looks for a program that a scenario names: what is brought first, then what every guest has.
 pub const PROGRAM_FOLDERS: [&str; 3] = [PROGRAMS, "/bin", "/sbin"];
 
+/// Where the libraries are that programs of the command line bring.
+pub const PROGRAM_LIBRARIES: &str = "/programs/lib";
+
+/// What a guest begins with that was to run a program it does not have.
+pub const NO_PROGRAM: &str = "this guest has no program";
+
 /// How many operations one handler may run.
 pub const MAX_HANDLER_OPS: usize = 16;

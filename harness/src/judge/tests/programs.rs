@@ -19,7 +19,10 @@ const SAID: &str = "TAP version 13\n1..3\nok 1 - a\nnot ok 2 - b\nok 3 - c # SKI
 
 fn judged(end: ProgramEnd, said: &str, dropped: u64) -> CaseResult {
     let plan = plan_of(PROGRAM, &["mainline"], "");
-    let (case, outcome) = (&plan.cases[1], Outcome::Ran(Ran { end, output: said.into(), dropped, left: 0 }));
+    let (case, outcome) = (
+        &plan.cases[1],
+        Outcome::Ran(Ran { end, output: said.into(), dropped, errors: String::new(), left: 0 }),
+    );
     judge(case, &plan.contracts[&case.contract], &with(case, outcome))
 }
 
@@ -82,7 +85,8 @@ fn what_says_nothing_is_inconclusive() {
         ("1..0 # SKIP no such device\n".to_owned(), "it skipped everything: no such device"),
         ("1..1\nnot ok 1 - b\n".to_owned(), "1 results, and fewer than 2 show nothing"),
         (SAID.replace("ok 1 - a", "ok 1 - a # SKIP too slow"), "`a` was skipped: too slow"),
-        (SAID.replace("- b", "- bb # TODO"), "no result is called `b`"),
+        (SAID.replace("- b", "- bb # TODO"), "no result that is called `b` came not ok"),
+        (SAID.replace("- b", "- b # TODO"), "no result that is called `b` came not ok"),
         ("1..2\nok 1 c1 # SKIP\nok 2 c2 # SKIP\n".to_owned(), "no test of it was run"),
     ];
     for (said, want) in table {
@@ -107,6 +111,9 @@ fn how_it_ended_counts_first() {
         (ProgramEnd::Exited(0), Kind::Fail, "exited 0"),
         (overdue, Kind::Timeout, "it was (S) in do_wait"),
     ];
+    let plan = plan_of(PROGRAM, &["mainline"], "");
+    let result = judge(&plan.cases[1], &plan.contracts["mainline"], &with(&plan.cases[1], blocked()));
+    assert_eq!(result.verdict.kind, Kind::Timeout, "one that could not be ended");
     for (end, kind, want) in table {
         let result = judged(end, "1..3\nok 1 - a\n", 0);
         assert_eq!((result.verdict.kind, result.verdict.step.as_deref()), (kind, Some("run")));
@@ -125,13 +132,49 @@ fn a_guest_without_the_program_has_no_verdict() {
 }
 
 #[test]
+fn a_program_that_is_started_has_the_same_verdicts_where_it_is_awaited() {
+    let started = "  - {id: it, by: a, start: {program: {name: tests}}}\n  - {id: run, await: it, expect: ok, results: {at_least: 1}}\n";
+    let (head, _) = PROGRAM.split_once("  - {id: run").unwrap();
+    let plan = plan_of(&format!("{head}{started}"), &["mainline"], "");
+    let kind = |outcome| {
+        judge(&plan.cases[1], &plan.contracts["mainline"], &with(&plan.cases[1], outcome)).verdict.kind
+    };
+    let absent = Outcome::NotIssued { why: "this guest has no program `tests`".into() };
+    assert_eq!(kind(absent), Kind::Inconclusive);
+    assert_eq!(kind(blocked()), Kind::Timeout);
+    let ran = |said: &str| {
+        let (end, output, errors) = (ProgramEnd::Exited(0), said.to_owned(), String::new());
+        Outcome::Ran(Ran { end, output, dropped: 0, errors, left: 0 })
+    };
+    assert_eq!(kind(ran("1..1\nok 1\n")), Kind::Pass);
+    assert_eq!(kind(ran("ok 1\n")), Kind::Pass, "somebody says how many");
+}
+
+#[test]
+fn without_a_plan_and_a_number_nothing_is_shown() {
+    let case = PROGRAM.replace("at_least: 2, ", "");
+    let plan = plan_of(&case, &["mainline"], "");
+    let (end, output, errors) = (ProgramEnd::Exited(1), SAID.replace("1..3\n", ""), String::new());
+    let ran = Outcome::Ran(Ran { end, output, dropped: 0, errors, left: 0 });
+    let result = judge(&plan.cases[1], &plan.contracts["mainline"], &with(&plan.cases[1], ran));
+    assert_eq!(result.verdict.kind, Kind::Inconclusive);
+    assert!(result.verdict.got.unwrap().contains("announced no plan"));
+}
+
+#[test]
 fn every_alteration_of_what_it_said_is_noticed() {
     let plan = plan_of(
         &PROGRAM.replace("skipped: ['c*']}", "skipped: ['c*']}, proves: [longterm-refused]"),
         &["mainline"],
         "",
     );
-    let outcome = Outcome::Ran(Ran { end: ProgramEnd::Exited(1), output: SAID.into(), dropped: 0, left: 0 });
+    let outcome = Outcome::Ran(Ran {
+        end: ProgramEnd::Exited(1),
+        output: SAID.into(),
+        dropped: 0,
+        errors: String::new(),
+        left: 0,
+    });
     let flipped = flip(&plan, &[good(&plan.cases[0]), with(&plan.cases[1], outcome)]);
     assert!(flipped.vacuous.is_empty(), "{:?}", flipped.vacuous);
     assert!(flipped.tried > 20);

@@ -3,14 +3,16 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, OpenOptions};
-use std::io::{self, PipeReader, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use holdfast_protocol::op::{Folder, Program};
-use holdfast_protocol::{KEPT_HEAD_BYTES, KEPT_TAIL_BYTES, Outcome, Place, ProgramEnd, Ran};
+use holdfast_protocol::{
+    KEPT_HEAD_BYTES, KEPT_TAIL_BYTES, NO_PROGRAM, Outcome, PROGRAM_LIBRARIES, Place, ProgramEnd, Ran,
+};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -23,8 +25,22 @@ use crate::actor::{Actor, Done, Stop, not_issued};
 use crate::{procfs, signals, sys};
 
 /// What a program finds in its environment, and nothing else.
-const ENVIRONMENT: [(&str, &str); 4] =
-    [("PATH", "/programs:/sbin:/bin"), ("HOME", "/tmp"), ("LC_ALL", "C"), ("TERM", "dumb")];
+const ENVIRONMENT: [(&str, &str); 5] = [
+    ("PATH", "/programs:/sbin:/bin"),
+    // Libraries that a person's own program brings, which may come from anywhere on the host.
+    ("LD_LIBRARY_PATH", PROGRAM_LIBRARIES),
+    ("HOME", "/tmp"),
+    ("LC_ALL", "C"),
+    ("TERM", "dumb"),
+];
+
+/// How much is read of a stream at once, in bytes: more than a pipe holds, so that a writer that never stops does
+/// not keep us from what else there is to see.
+const MOST_AT_ONCE: usize = 1 << 20;
+
+/// How often those whom a program left behind are looked for. Who forks faster than it is killed goes with the
+/// machine.
+const ROUNDS: usize = 64;
 
 /// Runs a program to its end.
 pub(crate) fn program(actor: &Actor, op: &Program, tag: &str) -> Result<Done, Stop> {
@@ -33,55 +49,64 @@ pub(crate) fn program(actor: &Actor, op: &Program, tag: &str) -> Result<Done, St
     }
     let mut paths = actor.part.programs.iter().map(|folder| folder.join(&op.name));
     let path = paths.find(|path| path.is_file());
-    let path = path.ok_or_else(|| not_issued(format!("this guest has no program `{}`", op.name)))?;
+    let path = path.ok_or_else(|| not_issued(format!("{NO_PROGRAM} `{}`", op.name)))?;
     let folder = WorkFolder::new(actor, op.on, tag)?;
-    let (mut output, into) = io::pipe().map_err(|error| errno_of(&error))?;
-    fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    let errors = into.try_clone().map_err(|error| errno_of(&error))?;
+    let (output, into) = stream()?;
+    let (errors, errors_into) = stream()?;
     let mut command = Command::new(&path);
     command.args(&op.args).current_dir(&folder.0).env_clear().envs(ENVIRONMENT);
-    command.stdin(Stdio::null()).stdout(into).stderr(errors).process_group(0);
+    command.stdin(Stdio::null()).stdout(into).stderr(errors_into).process_group(0);
     // Whom it leaves behind becomes our child, and is found by that.
     set_child_subreaper(true)?;
     let child = sys::with_open_signals(&mut command).spawn();
     // It holds the writing ends.
     drop(command);
-    let ran = child.map_err(|error| errno_of(&error)).and_then(|child| watch(child, &mut output));
+    let ran = child.map_err(|error| errno_of(&error)).and_then(|child| watch(child, [output, errors]));
+    // Also of one that could not be watched.
+    end_those_left();
     let _ = set_child_subreaper(false);
     Ok(Done { outcome: Some(Outcome::Ran(ran?)), ..Done::default() })
 }
 
+/// A pipe, whose reading end does not wait.
+fn stream() -> Result<(PipeReader, PipeWriter), Stop> {
+    let (output, into) = io::pipe().map_err(|error| errno_of(&error))?;
+    fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((output, into))
+}
+
 /// Reads what a program prints until it has ended, and ends those whom it leaves behind.
-fn watch(mut child: Child, output: &mut PipeReader) -> Result<Ran, Stop> {
+fn watch(mut child: Child, [mut output, mut errors]: [PipeReader; 2]) -> Result<Ran, Stop> {
     let pid = i32::try_from(child.id()).map_err(|_| Errno::EOVERFLOW)?;
     // When memory runs out it goes before we do.
     if let Ok(mut score) = OpenOptions::new().write(true).open(format!("/proc/{pid}/oom_score_adj")) {
         let _ = score.write_all(b"1000");
     }
     let ended = sys::pidfd_open(pid)?;
-    let mut kept = Kept::default();
-    let mut is_open = true;
+    let mut kept = [Kept::default(), Kept::default()];
+    // Who has closed its streams and goes on is waited for all the same.
+    let mut open = [true, true];
     loop {
-        let mut fds =
-            [PollFd::new(ended.as_fd(), PollFlags::POLLIN), PollFd::new(output.as_fd(), PollFlags::POLLIN)];
-        // Who has closed both its streams and goes on is waited for all the same.
-        let fds = if is_open { &mut fds[..] } else { &mut fds[..1] };
-        match sys::exposed(|| poll(fds, PollTimeout::NONE)) {
+        let mut fds = vec![PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
+        let streams = [output.as_fd(), errors.as_fd()].into_iter().zip(open);
+        fds.extend(streams.filter(|(_, open)| *open).map(|(fd, _)| PollFd::new(fd, PollFlags::POLLIN)));
+        match sys::exposed(|| poll(&mut fds, PollTimeout::NONE)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
         let has_ended = fds[0].any() == Some(true);
-        is_open = is_open && kept.take(output);
+        open = [open[0] && kept[0].take(&mut output), open[1] && kept[1].take(&mut errors)];
         if has_ended {
             break;
         }
     }
     let status = child.wait().map_err(|error| errno_of(&error))?;
     let left = end_those_left();
-    // What they had printed until then.
-    kept.take(output);
-    let (output, dropped) = kept.text();
-    Ok(Ran { end: end(status), output, dropped, left })
+    // What the pipes still hold; nobody writes any more.
+    kept[0].take(&mut output);
+    kept[1].take(&mut errors);
+    let [output, errors] = kept.map(Kept::text);
+    Ok(Ran { end: end(status), output: output.0, dropped: output.1, errors: errors.0, left })
 }
 
 fn end(status: ExitStatus) -> ProgramEnd {
@@ -94,17 +119,21 @@ fn end(status: ExitStatus) -> ProgramEnd {
 /// Kills the processes that have become ours, and those that become ours by that; how many lived.
 fn end_those_left() -> u32 {
     let mut count = 0;
-    loop {
+    for _ in 0..ROUNDS {
         let children = procfs::children(getpid().as_raw());
         if children.is_empty() {
-            return count;
+            break;
         }
-        for (pid, lives) in children {
-            count += u32::from(lives);
-            let _ = sys::kill(pid, libc::SIGKILL);
+        // All of them first: one may wait for another.
+        for (pid, lives) in &children {
+            count += u32::from(*lives);
+            let _ = sys::kill(*pid, libc::SIGKILL);
+        }
+        for (pid, _) in children {
             let _ = waitpid(Pid::from_raw(pid), None);
         }
     }
+    count
 }
 
 /// A new folder, removed with all that is in it.
@@ -140,10 +169,10 @@ struct Kept {
 }
 
 impl Kept {
-    /// Takes what can be read now; false when nothing more can come.
-    fn take(&mut self, from: &mut (impl Read + AsRawFd)) -> bool {
+    /// Takes what can be read now, up to a limit; false when nothing more can come.
+    fn take(&mut self, from: &mut impl Read) -> bool {
         let mut buffer = [0u8; 16 << 10];
-        loop {
+        for _ in 0..MOST_AT_ONCE / buffer.len() {
             match from.read(&mut buffer) {
                 Ok(0) => return false,
                 Ok(count) => self.keep(&buffer[..count]),
@@ -151,6 +180,7 @@ impl Kept {
                 Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
             }
         }
+        true
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -162,10 +192,19 @@ impl Kept {
         self.dropped += over as u64;
     }
 
-    /// The text, and how many bytes of it are left out.
+    /// The text, and how many bytes of it are left out. What is left of a line that was cut would be another line.
     fn text(self) -> (String, u64) {
-        let Self { mut head, tail, dropped } = self;
+        let Self { mut head, tail, mut dropped } = self;
+        let mut tail: Vec<u8> = tail.into();
         if dropped > 0 {
+            if let Some(end) = head.iter().rposition(|byte| *byte == b'\n') {
+                dropped += (head.len() - end - 1) as u64;
+                head.truncate(end + 1);
+            }
+            if let Some(end) = tail.iter().position(|byte| *byte == b'\n') {
+                dropped += (end + 1) as u64;
+                tail.drain(..=end);
+            }
             head.extend(format!("\n[{dropped} bytes are left out here]\n").into_bytes());
         }
         head.extend(tail);
@@ -188,9 +227,12 @@ mod tests {
         assert_eq!(kept(&[b"a", b"b"]), ("ab".to_owned(), 0));
         let whole = vec![b'x'; KEPT_HEAD_BYTES + KEPT_TAIL_BYTES];
         assert_eq!(kept(&[&whole]).1, 0);
-        let (text, dropped) = kept(&[b"first", &whole, &whole, b"last"]);
-        assert_eq!(dropped, (KEPT_HEAD_BYTES + KEPT_TAIL_BYTES + 9) as u64);
-        assert!(text.starts_with("first") && text.ends_with("last"));
+        let (text, dropped) = kept(&[b"first\n", &whole, &whole, b"\nlast"]);
+        assert_eq!(dropped, 2 * (KEPT_HEAD_BYTES + KEPT_TAIL_BYTES) as u64 + 1);
+        assert_eq!(text, format!("first\n\n[{dropped} bytes are left out here]\nlast"));
+        // Without a line's end anywhere the limits alone count.
+        let (text, dropped) = kept(&[&whole, &whole]);
+        assert_eq!(dropped, (KEPT_HEAD_BYTES + KEPT_TAIL_BYTES) as u64);
         assert!(text.contains(&format!("\n[{dropped} bytes are left out here]\n")));
         assert!(text.len() < KEPT_HEAD_BYTES + KEPT_TAIL_BYTES + 64);
     }

@@ -22,6 +22,9 @@ const CHILD_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a program that was killed may take to be gone, and the actor that ran it to say so.
 const KILLED_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long is waited before what it runs is killed again.
+const KILL_AGAIN: Duration = Duration::from_millis(100);
+
 impl Session {
     /// Issues a step: afterwards it is pending, or settled: because it could not be issued, or because it is
     /// one that the session does itself, for which it takes as long as `wait_ms` says. With a gate the actor
@@ -179,22 +182,32 @@ impl Session {
         let fact = self.wait(step, wait_ms)?;
         let Some(Pending { op: Op::Program(_), actor, .. }) = self.pending.get(step) else { return Ok(fact) };
         let actor = actor.clone();
-        let Some(player) = self.cast.players.get(&actor) else { return Ok(fact) };
-        let programs = procfs::children(player.pid());
-        let Some((first, _)) = programs.first() else { return Ok(fact) };
-        let procfs::Whereabouts { state, wchan, stack } = procfs::whereabouts(*first);
-        for (pid, _) in programs {
-            // It is the first of its group.
-            let _ = sys::kill(-pid, libc::SIGKILL);
-            let _ = sys::kill(pid, libc::SIGKILL);
-        }
-        self.listen(step, &actor, &self.progress.within(KILLED_TIMEOUT));
+        let end = self.end_programs(step, &actor);
         // One that does not die blocks like any other call.
         let Some(settled) = self.settled.get_mut(step) else { return Ok(fact) };
-        if let Outcome::Ran(ran) = &mut settled.outcome {
-            ran.end = ProgramEnd::Overdue { state, wchan, stack };
+        if let (Outcome::Ran(ran), Some(end)) = (&mut settled.outcome, end) {
+            ran.end = end;
         }
         Ok(settled.clone())
+    }
+
+    /// Kills what an actor runs, and again what comes after that, until it says what became of it. Where it was
+    /// first found.
+    fn end_programs(&mut self, step: &str, actor: &str) -> Option<ProgramEnd> {
+        let mut end = None;
+        let limit = self.progress.within(KILLED_TIMEOUT);
+        while !self.settled.contains_key(step) && !limit.is_over() {
+            let pid = self.cast.players.get(actor).map_or(0, super::cast::Player::pid);
+            for (program, _) in procfs::children(pid) {
+                let procfs::Whereabouts { state, wchan, stack } = procfs::whereabouts(program);
+                end.get_or_insert(ProgramEnd::Overdue { state, wchan, stack });
+                // It is the first of its group.
+                let _ = sys::kill(-program, libc::SIGKILL);
+                let _ = sys::kill(program, libc::SIGKILL);
+            }
+            self.listen(step, actor, &self.progress.within(KILL_AGAIN));
+        }
+        end
     }
 
     /// Where an actor is that has not come back.

@@ -69,13 +69,19 @@ impl Session {
         for player in self.cast.players.values().filter(|player| player.end.is_none()) {
             let _ = sys::kill(player.pid(), libc::SIGKILL);
         }
-        if self.stage.in_guest {
-            // What programs have left that actors did not come to wait for.
-            for pid in procfs::others() {
-                let _ = sys::kill(pid, libc::SIGKILL);
-            }
-        }
         self.cast.until_ended(limit);
+        // What programs have left that actors did not come to wait for.
+        while self.stage.in_guest {
+            let left = procfs::others();
+            for pid in &left {
+                let _ = sys::kill(*pid, libc::SIGKILL);
+            }
+            if left.is_empty() || limit.is_over() {
+                break;
+            }
+            sleep(STEP);
+            self.cast.reap();
+        }
     }
 
     /// SIGKILL to the keepers, whose holds the oracles have seen.
@@ -91,10 +97,14 @@ impl Session {
     fn stuck(&mut self) -> Vec<StuckTask> {
         self.cast.reap();
         let alive = self.cast.players.iter().filter(|(_, player)| player.end.is_none());
+        let programs = if self.stage.in_guest { procfs::others() } else { Vec::new() };
+        let programs = programs.into_iter().map(|pid| (format!("program {pid}"), pid));
         alive
-            .map(|(name, player)| {
-                let procfs::Whereabouts { state, wchan, stack } = procfs::whereabouts(player.tid());
-                StuckTask { actor: name.clone(), state, wchan, stack }
+            .map(|(name, player)| (name.clone(), player.tid()))
+            .chain(programs)
+            .map(|(actor, pid)| {
+                let procfs::Whereabouts { state, wchan, stack } = procfs::whereabouts(pid);
+                StuckTask { actor, state, wchan, stack }
             })
             .collect()
     }

@@ -82,8 +82,9 @@ arguments! {
 
     /// Runs a program of the guest in a new folder, which is removed again, and waits until it has ended: `ok`
     /// when it exited with 0, else `exited N` or `killed SIGNAL`. It is in a process group of its own. Of what it
-    /// prints on both its streams the first 256 KiB and the last 64 are kept, and with `results` in the step
-    /// read as TAP or KTAP. Whom it leaves behind is killed, and so is itself when the step may take no longer.
+    /// prints on each of its streams the first 256 KiB and the last 64 are kept, and with `results` in the step
+    /// the standard output is read as TAP or KTAP. Whom it leaves behind is killed, and so is itself when the step
+    /// may take no longer.
     Program {
         /// Its name: of one that the image brings (`images/default.yaml`), the source of the kernel under test
         /// (`kernel-configs/selftests.yaml`), or the command line (`--program`).
