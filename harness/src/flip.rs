@@ -141,7 +141,7 @@ fn as_expected(case: &PlannedCase, record: &Record) -> BTreeMap<String, Fact> {
         let is_it = case.ends.as_ref().is_some_and(|ends| ends.step.as_ref() == Some(&step.id));
         if let (true, Some(Fact { outcome: Outcome::Ran(ran), .. })) = (is_it, facts.get_mut(&step.id)) {
             let (end, output) = (ProgramEnd::Exited(0), "1..1\nok 1 - altered\n".to_owned());
-            *ran = Ran { end, output, dropped: 0, errors: String::new(), left: 0 };
+            **ran = Ran { end, output, dropped: 0, errors: String::new(), left: 0 };
         }
     }
     facts
@@ -178,10 +178,10 @@ fn of_step(step: &PlannedStep, record: &Record) -> Vec<Altered> {
     }
     if let (Some(_), Outcome::Ran(ran)) = (&step.results, &fact.outcome) {
         for (alteration, output) in of_output(&ran.output) {
-            let outcome = Outcome::Ran(Ran { output, ..ran.clone() });
+            let outcome = Outcome::Ran(Box::new(Ran { output, ..(**ran).clone() }));
             all.push(altered(alteration.to_owned(), Some(Fact { outcome, ..fact.clone() })));
         }
-        let outcome = Outcome::Ran(Ran { dropped: 1, ..ran.clone() });
+        let outcome = Outcome::Ran(Box::new(Ran { dropped: 1, ..(**ran).clone() }));
         all.push(altered("is not kept as a whole".to_owned(), Some(Fact { outcome, ..fact.clone() })));
     }
     for outcome in others(&fact.outcome).into_iter().chain(step.expect.contraries(&fact.outcome)) {
@@ -292,7 +292,7 @@ fn others(outcome: &Outcome) -> Vec<Outcome> {
                 _ => ProgramEnd::Exited(0),
             };
             let overdue = ProgramEnd::Overdue { state: "S".into(), wchan: "altered".into(), stack: Vec::new() };
-            let ended = |end| Outcome::Ran(Ran { end, ..ran.clone() });
+            let ended = |end| Outcome::Ran(Box::new(Ran { end, ..(**ran).clone() }));
             all.extend([blocked, ended(end), ended(overdue)]);
         }
         _ => all.extend([blocked, Outcome::Returned(0)]),
@@ -308,7 +308,7 @@ fn of_output(output: &str) -> Vec<(&'static str, String)> {
     let is_result = |line: &str| line.starts_with("ok ") || line.starts_with("not ok ");
     // One that is skipped or known not to work is neither.
     let counts = |line: &&str| is_result(line.trim_start()) && !line.contains('#');
-    let Some(nr) = lines.iter().position(|line| counts(line)) else { return Vec::new() };
+    let Some(nr) = lines.iter().position(counts) else { return Vec::new() };
     let (indent, result) = lines[nr].split_at(lines[nr].len() - lines[nr].trim_start().len());
     let turned = match result.strip_prefix("not ") {
         Some(rest) => format!("{indent}{rest}"),

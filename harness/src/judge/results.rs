@@ -171,7 +171,7 @@ pub(super) fn absent(case: &PlannedCase, record: &Record) -> Option<String> {
 pub(super) fn is_overdue(case: &PlannedCase, record: &Record, id: &str) -> bool {
     let watches = |step: &PlannedStep| matches!(step.action, Action::Still { .. });
     match record.facts.get(id).map(|fact| &fact.outcome) {
-        Some(Outcome::Ran(Ran { end: ProgramEnd::Overdue { .. }, .. })) => true,
+        Some(Outcome::Ran(ran)) => matches!(ran.end, ProgramEnd::Overdue { .. }),
         Some(Outcome::Blocked { .. }) => program_step(case, id).is_some_and(|step| !watches(step)),
         _ => false,
     }

@@ -327,7 +327,8 @@ pub fn describe(outcome: &Outcome) -> String {
             format!("differs at byte {at}: {want:#04x} wanted, {got:#04x} there")
         }
         Outcome::Blocked { state, wchan, stack } => format!("blocked ({state}) in {}", place(wchan, stack)),
-        Outcome::Ran(Ran { end, output, errors, left, .. }) => {
+        Outcome::Ran(ran) => {
+            let Ran { end, output, errors, left, .. } = &**ran;
             let end = match end {
                 ProgramEnd::Exited(code) => format!("exited {code}"),
                 ProgramEnd::Killed(signal) => format!("killed {signal}"),

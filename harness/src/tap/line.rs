@@ -163,7 +163,10 @@ fn whole_number(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn told(text: &str) -> Option<(bool, Option<u64>, &str, Option<Directive>, &str)> {
+    /// ok, number, name, directive, reason.
+    type Parts<'a> = (bool, Option<u64>, &'a str, Option<Directive>, &'a str);
+
+    fn told(text: &str) -> Option<Parts<'_>> {
         match read(text).1 {
             Line::Result(Told { ok, number, name, directive, reason }) => {
                 Some((ok, number, name, directive, reason))

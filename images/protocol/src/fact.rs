@@ -73,7 +73,7 @@ pub enum Outcome {
     /// What an operation that looks has seen; at most [`crate::MAX_SHOWN_BYTES`] of it, which its end says.
     Shown(String),
     /// A program ran.
-    Ran(Ran),
+    Ran(Box<Ran>),
     /// A handler of the actor got this signal.
     Signalled(Signalled),
     /// No handler got the signal that was waited for.

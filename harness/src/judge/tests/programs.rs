@@ -21,7 +21,7 @@ fn judged(end: ProgramEnd, said: &str, dropped: u64) -> CaseResult {
     let plan = plan_of(PROGRAM, &["mainline"], "");
     let (case, outcome) = (
         &plan.cases[1],
-        Outcome::Ran(Ran { end, output: said.into(), dropped, errors: String::new(), left: 0 }),
+        Outcome::Ran(Box::new(Ran { end, output: said.into(), dropped, errors: String::new(), left: 0 })),
     );
     judge(case, &plan.contracts[&case.contract], &with(case, outcome))
 }
@@ -144,7 +144,7 @@ fn a_program_that_is_started_has_the_same_verdicts_where_it_is_awaited() {
     assert_eq!(kind(blocked()), Kind::Timeout);
     let ran = |said: &str| {
         let (end, output, errors) = (ProgramEnd::Exited(0), said.to_owned(), String::new());
-        Outcome::Ran(Ran { end, output, dropped: 0, errors, left: 0 })
+        Outcome::Ran(Box::new(Ran { end, output, dropped: 0, errors, left: 0 }))
     };
     assert_eq!(kind(ran("1..1\nok 1\n")), Kind::Pass);
     assert_eq!(kind(ran("ok 1\n")), Kind::Pass, "somebody says how many");
@@ -155,7 +155,7 @@ fn without_a_plan_and_a_number_nothing_is_shown() {
     let case = PROGRAM.replace("at_least: 2, ", "");
     let plan = plan_of(&case, &["mainline"], "");
     let (end, output, errors) = (ProgramEnd::Exited(1), SAID.replace("1..3\n", ""), String::new());
-    let ran = Outcome::Ran(Ran { end, output, dropped: 0, errors, left: 0 });
+    let ran = Outcome::Ran(Box::new(Ran { end, output, dropped: 0, errors, left: 0 }));
     let result = judge(&plan.cases[1], &plan.contracts["mainline"], &with(&plan.cases[1], ran));
     assert_eq!(result.verdict.kind, Kind::Inconclusive);
     assert!(result.verdict.got.unwrap().contains("announced no plan"));
@@ -168,13 +168,13 @@ fn every_alteration_of_what_it_said_is_noticed() {
         &["mainline"],
         "",
     );
-    let outcome = Outcome::Ran(Ran {
+    let outcome = Outcome::Ran(Box::new(Ran {
         end: ProgramEnd::Exited(1),
         output: SAID.into(),
         dropped: 0,
         errors: String::new(),
         left: 0,
-    });
+    }));
     let flipped = flip(&plan, &[good(&plan.cases[0]), with(&plan.cases[1], outcome)]);
     assert!(flipped.vacuous.is_empty(), "{:?}", flipped.vacuous);
     assert!(flipped.tried > 20);

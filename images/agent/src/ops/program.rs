@@ -65,7 +65,7 @@ pub(crate) fn program(actor: &Actor, op: &Program, tag: &str) -> Result<Done, St
     // Also of one that could not be watched.
     end_those_left();
     let _ = set_child_subreaper(false);
-    Ok(Done { outcome: Some(Outcome::Ran(ran?)), ..Done::default() })
+    Ok(Done { outcome: Some(Outcome::Ran(Box::new(ran?))), ..Done::default() })
 }
 
 /// A pipe, whose reading end does not wait.

@@ -13,7 +13,7 @@ fn sh(script: &str) -> Op {
 /// What became of a script that may take so long.
 fn run(guest: &mut Guest, script: &str, wait_ms: u64) -> Ran {
     match guest.issue("run", "owner", sh(script), wait_ms) {
-        Outcome::Ran(ran) => ran,
+        Outcome::Ran(ran) => *ran,
         other => panic!("{script}: {other:?}"),
     }
 }
