@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::unistd::{getpid, getppid};
 
 use super::exposed;
 
@@ -46,11 +47,16 @@ pub(crate) fn fork_for_parent() -> Result<Forked, Errno> {
 /// # Errors
 /// The errno of clone(2).
 pub(crate) fn fork_off(name: &CStr, life: impl FnOnce() -> Infallible) -> Result<i32, Errno> {
+    let parent = getpid();
     // SAFETY: without CLONE_VM and without a stack it is fork(2). The caller has one thread, but for tests,
     // and what the child runs takes no lock.
     let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, i64::from(libc::SIGCHLD), 0, 0, 0, 0) })?;
     if pid == 0 {
         let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+        // It may be gone by now, and then no signal comes.
+        if getppid() != parent {
+            super::exit_now(0);
+        }
         let _ = nix::sys::prctl::set_name(name);
         life();
     }

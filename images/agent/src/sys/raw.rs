@@ -119,14 +119,19 @@ pub(crate) fn statx(path: &std::ffi::CStr) -> Result<[u64; 5], Errno> {
 /// Lets signals into the program that a command becomes: an actor has them blocked.
 pub(crate) fn with_open_signals(command: &mut std::process::Command) -> &mut std::process::Command {
     use std::os::unix::process::CommandExt;
-    // SAFETY: between fork and exec only calls that are safe there: the mask, prctl(2).
+    let parent = std::process::id().cast_signed();
+    // SAFETY: between fork and exec only calls that are safe there: the mask, prctl(2), getppid(2).
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             let mut none: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut none);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
             // What an actor runs ends with it.
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            // It may be gone by now, and then no signal comes.
+            if libc::getppid() != parent {
+                return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+            }
             Ok(())
         })
     }

@@ -110,7 +110,7 @@ fn whom_a_program_leaves_behind_is_ended_and_counted() {
 fn a_program_ends_with_its_actor() {
     let mut guest = Guest::ready();
     let start =
-        Order::Start { step: "run".into(), actor: "owner".into(), op: sh("echo $$ > ../pid; sleep 1000") };
+        Order::Start { step: "run".into(), actor: "owner".into(), op: sh("echo $$ > ../pid; exec sleep 1000") };
     assert!(matches!(guest.ask(&start), Reply::Started { .. }));
     let file = guest.root.path().join("ext4/pid");
     let begin = Instant::now();
