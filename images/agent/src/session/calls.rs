@@ -103,6 +103,7 @@ impl Session {
     }
 
     pub(super) fn begin(&mut self, step: &str, actor: &str, op: Op, watch: Watch) {
+        self.ran_programs |= matches!(op, Op::Program(_) | Op::Command(_));
         let pending = Pending { actor: actor.to_owned(), at_ms: now_ms(), op, _watch: watch };
         self.pending.insert(step.to_owned(), pending);
         if let Some(player) = self.cast.players.get_mut(actor) {

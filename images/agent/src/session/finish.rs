@@ -71,8 +71,8 @@ impl Session {
         }
         self.cast.until_ended(limit);
         // What programs have left that actors did not come to wait for.
-        while self.stage.in_guest {
-            let left = procfs::others();
+        loop {
+            let left = self.others();
             for pid in &left {
                 let _ = sys::kill(*pid, libc::SIGKILL);
             }
@@ -82,6 +82,11 @@ impl Session {
             sleep(STEP);
             self.cast.reap();
         }
+    }
+
+    /// What programs have left of themselves. To look for it costs a case as much as an oracle.
+    fn others(&self) -> Vec<i32> {
+        if self.stage.in_guest && self.ran_programs { procfs::others() } else { Vec::new() }
     }
 
     /// SIGKILL to the keepers, whose holds the oracles have seen.
@@ -97,7 +102,7 @@ impl Session {
     fn stuck(&mut self) -> Vec<StuckTask> {
         self.cast.reap();
         let alive = self.cast.players.iter().filter(|(_, player)| player.end.is_none());
-        let programs = if self.stage.in_guest { procfs::others() } else { Vec::new() };
+        let programs = self.others();
         let programs = programs.into_iter().map(|pid| (format!("program {pid}"), pid));
         alive
             .map(|(name, player)| (name.clone(), player.tid()))

@@ -100,6 +100,8 @@ pub(crate) struct Session {
     links: BTreeSet<(String, String)>,
     /// Which region is on which file.
     ledger: Ledger,
+    /// Some step has run a program: who it left behind is to be looked for.
+    ran_programs: bool,
     /// Processes that hold on purpose what an oracle must find.
     keepers: Vec<i32>,
     /// File systems whose metadata is to be damaged when they are unmounted.
@@ -161,6 +163,7 @@ impl Session {
             unborn: BTreeMap::new(),
             cradles: BTreeMap::new(),
             links: BTreeSet::new(),
+            ran_programs: false,
             keepers: Vec::new(),
             corrupt: Vec::new(),
             before: None,
