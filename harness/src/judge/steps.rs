@@ -147,7 +147,7 @@ fn compare(step: &PlannedStep, fact: &Fact, record: &Record) -> (StepStatus, Str
     };
     // Late even if every stall is believed; `undecided` looks at those that the host did not see.
     let late = latest(step, fact, pace).is_some_and(|bound| fact.ran_ms() > bound);
-    let early = step.not_before_ms.is_some_and(|bound| fact.took_ms < by_whole_paces(bound, pace));
+    let early = early_by(step, fact, pace).is_some_and(|early_ms| early_ms > lost_ms(step, record));
     // What lets the call return must have been done before it returned.
     let cause = step.after.as_ref().map(|id| done_at(record, id).unwrap_or(u64::MAX));
     let early = early || cause.is_some_and(|cause_ms| fact.at_ms.saturating_add(fact.took_ms) < cause_ms);
@@ -236,11 +236,21 @@ fn latest(step: &PlannedStep, fact: &Fact, pace: f64) -> Option<u64> {
     waited.into_iter().chain(bound).min()
 }
 
+/// How much too early a step came back, in milliseconds.
+fn early_by(step: &PlannedStep, fact: &Fact, pace: f64) -> Option<u64> {
+    let bound = by_whole_paces(step.not_before_ms?, pace);
+    bound.checked_sub(fact.took_ms).filter(|early_ms| *early_ms > 0)
+}
+
+/// How long the host kept the guest waiting while a step went on, in milliseconds.
+fn lost_ms(step: &PlannedStep, record: &Record) -> u64 {
+    record.lost_ms.get(&step.id).copied().unwrap_or(0)
+}
+
 /// How long a call took of what both sides count as the guest's time. The guest alone cannot tell a kernel
 /// that is busy from a host that keeps it waiting, so its stalls excuse no more than the host saw.
 fn ran_ms(step: &PlannedStep, fact: &Fact, record: &Record) -> u64 {
-    let lost_ms = record.lost_ms.get(&step.id).copied().unwrap_or(0);
-    fact.took_ms.saturating_sub(fact.stalled_ms.min(lost_ms))
+    fact.took_ms.saturating_sub(fact.stalled_ms.min(lost_ms(step, record)))
 }
 
 /// A step whose bounds in time nothing can be said of, and why: it is early or late only if the guest did
@@ -251,6 +261,10 @@ pub(super) fn undecided(case: &PlannedCase, record: &Record) -> Option<String> {
         let ran_ms = ran_ms(step, fact, record);
         let early = step.not_before_ms.map(|bound| by_whole_paces(bound, record.pace));
         let early = early.is_some_and(|bound| fact.took_ms >= bound && ran_ms < bound);
+        // The kernel counts its own times in ticks. A guest that was kept waiting gets those late and all at once,
+        // and a time that began before is over so much earlier.
+        let caught_up = early_by(step, fact, record.pace).is_some_and(|ms| ms <= lost_ms(step, record));
+        let early = early || caught_up;
         let late = latest(step, fact, record.pace);
         let late = late.is_some_and(|bound| ran_ms > bound && fact.ran_ms() <= bound);
         (early || late).then(|| {

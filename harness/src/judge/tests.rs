@@ -317,6 +317,9 @@ fn a_call_waited_long_enough_unless_the_guest_stood_still() {
     let early = |took_ms, stalled_ms, lost_ms| timed(bound, took_ms, stalled_ms, lost_ms);
     assert_eq!(early(6000, 0, 0), Kind::Pass);
     assert_eq!(early(4000, 0, 0), Kind::Fail);
+    // Ticks that come late come all at once.
+    assert_eq!(early(4800, 0, 199), Kind::Fail);
+    assert_eq!(early(4800, 0, 200), Kind::Inconclusive);
     assert_eq!(early(6000, 4000, 4000), Kind::Inconclusive);
     assert_eq!(early(6000, 4000, 10), Kind::Pass);
     assert_eq!(early(9000, 4000, 4000), Kind::Pass);
