@@ -14,7 +14,7 @@ use crate::judge::{by_whole_paces, scaled};
 use crate::machine::ready::{self, unexpected};
 use crate::machine::{Broken, CONSOLE, Cancel, Machine, Saved, Vm};
 use crate::plan::{PlannedCase, PlannedStep};
-use crate::record::{End, Origin, Record};
+use crate::record::{End, Life, Origin, Record};
 use crate::runs::remove_images;
 use crate::scenario::Action;
 use crate::splat::splats;
@@ -62,8 +62,9 @@ pub async fn play(
         Err((broken, vm)) => record.end = end(broken, doing, vm, &mut record).await,
         Ok(mut vm) => {
             record.phases.machine_ms = millis(begun.elapsed());
-            let played = conduct(case, &mut vm, &mut record, &mut doing, say).await;
-            record.qemu_peak_kib = vm.peak_memory_kib().unwrap_or(0);
+            let stage = Stage { case, machine: ground.machine };
+            let played = conduct(&stage, &mut vm, &mut record, &mut doing, say).await;
+            record.qemu_peak_kib = vm.peak_memory_kib().unwrap_or(0).max(record.qemu_peak_kib);
             let before = Instant::now();
             match played {
                 Err(broken) => record.end = end(broken, doing, Some(vm), &mut record).await,
@@ -142,6 +143,7 @@ async fn begin(
                     }
                     // What is left of it must not be booted from.
                     remove_images(folder);
+                    let _ = fs::remove_file(folder.join(CONSOLE));
                 }
             }
         }
@@ -195,13 +197,20 @@ async fn boot(
     }
 }
 
+/// What a case is played with from beginning to end.
+struct Stage<'a> {
+    case: &'a PlannedCase,
+    machine: &'a Machine,
+}
+
 async fn conduct(
-    case: &PlannedCase,
+    stage: &Stage<'_>,
     vm: &mut Vm,
     record: &mut Record,
     doing: &mut String,
     say: &dyn Fn(&str),
 ) -> Result<(), Broken> {
+    let case = stage.case;
     let mut lap = Instant::now();
     let mut next_lap = || millis(std::mem::replace(&mut lap, Instant::now()).elapsed());
     let pace = record.pace;
@@ -220,6 +229,13 @@ async fn conduct(
     for group in steps.chunk_by(|one, next| one.group().is_some() && one.group() == next.group()) {
         doing.clone_from(&group[0].id);
         say(&format!("{} {}", group[0].id, group[0].label()));
+        if group[0].action == Action::PowerCut {
+            if !cut_power(stage, &group[0].id, vm, record).await? {
+                return Ok(());
+            }
+            (lost_at, lost) = (BTreeMap::new(), vm.lost());
+            continue;
+        }
         let (order, wait_ms) = order(group, record.seed, pace);
         let facts = match vm.exchange(&order, slack(wait_ms)).await? {
             Reply::Fact(fact) => vec![fact],
@@ -249,6 +265,32 @@ async fn conduct(
     }
     record.phases.oracles_ms = next_lap();
     Ok(())
+}
+
+/// Kills the machine in the middle of whatever it does, and boots it again with the same NVDIMMs. What it had stored
+/// there is there: the host's page cache has it, so nothing is said of stores that a processor's cache would have
+/// lost. False when it does not have its file systems back: nothing can be played on it then.
+async fn cut_power(stage: &Stage<'_>, step: &str, vm: &mut Vm, record: &mut Record) -> Result<bool, Broken> {
+    let begun = Instant::now();
+    record.qemu_peak_kib = vm.peak_memory_kib().unwrap_or(0).max(record.qemu_peak_kib);
+    vm.reboot(stage.machine).await?;
+    let hello = ready::hello(vm).await?;
+    let nth = u64::try_from(record.lives.len()).unwrap_or(0) + 1;
+    ready::wake(vm, record.seed.wrapping_add(nth)).await?;
+    let setup = Setup { again: true, ..at_pace(stage.case.setup.clone(), record.pace) };
+    let is_mounted = hello.pmem.iter().all(|one| one.trouble.is_empty());
+    let life =
+        |files| Life { step: step.to_owned(), hello: hello.clone(), files, took_ms: millis(begun.elapsed()) };
+    if !is_mounted {
+        record.lives.push(life(Vec::new()));
+        return Ok(false);
+    }
+    let deadline = Duration::from_millis(scaled(PREPARE_MS + ORDER_SLACK_MS, record.pace));
+    match vm.exchange(&Order::Prepare(setup), deadline).await? {
+        Reply::Prepared(files) => record.lives.push(life(files)),
+        other => return Err(unexpected(&other)),
+    }
+    Ok(true)
 }
 
 /// A case's setup on this machine and kernel: where everything takes longer the kernel is to wait longer, too.
@@ -301,6 +343,7 @@ fn order(group: &[&PlannedStep], seed: u64, pace: f64) -> (Order, u64) {
             (Order::Start { step: step.id.clone(), actor: by.clone(), op: op.clone() }, 0)
         }
         Action::Use { .. } => unreachable!("a phrase that stands for nothing is not applicable by plan"),
+        Action::PowerCut => unreachable!("the host does it"),
         Action::Await { step: awaited } => (Order::Await { step: awaited.clone(), wait_ms }, step.wait_ms),
         Action::Still { step: watched, for_ms } => {
             (Order::Still { step: watched.clone(), for_ms: scaled(*for_ms, pace) }, *for_ms)
@@ -321,7 +364,7 @@ mod tests {
         let told = |pace| {
             let sysctl = [(LEASE_BREAK_TIME, "2"), ("vm.nr_hugepages", "2")];
             let sysctl = sysctl.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-            let setup = Setup { case: String::new(), files: BTreeMap::new(), actors: BTreeMap::new(), sysctl };
+            let setup = Setup { sysctl, ..Setup::default() };
             at_pace(setup, pace).sysctl.into_values().collect::<Vec<_>>()
         };
         assert_eq!(told(1.0), ["2", "2"]);

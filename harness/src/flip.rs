@@ -259,6 +259,23 @@ fn of_the_machine(record: &Record) -> Vec<Altered> {
         with(&what, "takes no MAP_SYNC", &|one| one.files[nr].map_sync = false);
         with(&what, "is not filled", &|one| one.files[nr].filled = false);
     }
+    for (nr, life) in record.lives.iter().enumerate() {
+        let what = format!("the life after {}", life.step);
+        with(&what, "is dropped", &|one| drop(one.lives.remove(nr)));
+        with(&what, "is of another kernel", &|one| one.lives[nr].hello.kernel.push('x'));
+        with(&what, "is without RDMA", &|one| one.lives[nr].hello.rdma.trouble = "altered".into());
+        for (at, pmem) in life.hello.pmem.iter().enumerate() {
+            let what = format!("{what}: {:?}", pmem.place);
+            with(&what, "is made anew", &|one| one.lives[nr].hello.pmem[at].found = false);
+            with(&what, "is not ready", &|one| one.lives[nr].hello.pmem[at].trouble = "altered".into());
+            with(&what, "is not there", &|one| drop(one.lives[nr].hello.pmem.remove(at)));
+        }
+        for (at, file) in life.files.iter().enumerate() {
+            let what = format!("{what}: file {}", file.name);
+            with(&what, "is not DAX by statx", &|one| one.lives[nr].files[at].statx_dax = false);
+            with(&what, "takes no MAP_SYNC", &|one| one.lives[nr].files[at].map_sync = false);
+        }
+    }
     with("the oracles", "are not consulted", &|one| one.oracles = None);
     with("the end", "is QEMU's", &|one| {
         one.end = End::QemuEnded { how: "altered".into(), during: "altered".into() };

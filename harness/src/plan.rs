@@ -346,6 +346,7 @@ fn plan_case(scenario: &Scenario, kernel: &PlannedKernel, under: &Under<'_>) -> 
             files: scenario.files.clone(),
             actors,
             sysctl: scenario.sysctl.clone(),
+            again: false,
         },
         steps,
         broken_oracles: if applies { broken_oracles(scenario, under) } else { BTreeMap::new() },
@@ -359,7 +360,11 @@ impl PlannedStep {
     #[must_use]
     pub fn source(&self) -> &str {
         match &self.action {
-            Action::Do { .. } | Action::Start { .. } | Action::Draw { .. } | Action::Use { .. } => &self.id,
+            Action::Do { .. }
+            | Action::Start { .. }
+            | Action::Draw { .. }
+            | Action::Use { .. }
+            | Action::PowerCut => &self.id,
             Action::Await { step } | Action::Still { step, .. } => step,
         }
     }
@@ -386,6 +391,7 @@ impl PlannedStep {
             }
             Action::Use { by, phrase, .. } => format!("{by}: {phrase}"),
             Action::Start { by, op } => format!("{by}: start {}", crate::scenario::op_name(op)),
+            Action::PowerCut => "power cut".to_owned(),
             Action::Await { step } => format!("await {step}"),
             Action::Still { step, .. } => format!("still {step}"),
         }

@@ -35,6 +35,9 @@ pub struct Record {
     pub config: Vec<ConfigMismatch>,
     /// What the declared files really were.
     pub files: Vec<FileFact>,
+    /// Its later lives, in order, where the case has cut its power.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lives: Vec<Life>,
     /// Facts by the id of the step that collected them.
     pub facts: BTreeMap<String, Fact>,
     /// For each fact, what the case's QEMU could not use of the host since the operation was issued, in
@@ -53,6 +56,19 @@ pub struct Record {
     /// The most memory QEMU had in use, in KiB; 0 when nobody looked.
     pub qemu_peak_kib: u64,
     /// The whole case, in milliseconds of the host.
+    pub took_ms: u64,
+}
+
+/// A machine that lost its power and was booted again with the same NVDIMMs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Life {
+    /// The step it began with.
+    pub step: String,
+    /// What the guest said of itself.
+    pub hello: Hello,
+    /// What is left of the declared files; of those that are gone nothing. What they hold was not looked at.
+    pub files: Vec<FileFact>,
+    /// How long it took, from the kill to the answer, in milliseconds of the host.
     pub took_ms: u64,
 }
 
@@ -137,6 +153,7 @@ impl Record {
             seed: 0,
             config: Vec::new(),
             files: Vec::new(),
+            lives: Vec::new(),
             facts: BTreeMap::new(),
             lost_ms: BTreeMap::new(),
             oracles: None,

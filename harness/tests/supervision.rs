@@ -141,6 +141,7 @@ fn hello() -> Hello {
                 device: String::new(),
                 mount: String::new(),
                 data_at: 0,
+                found: false,
                 trouble: String::new(),
             })
             .into(),

@@ -4,6 +4,7 @@
 
 mod broken;
 mod features;
+mod lives;
 mod oracles;
 mod results;
 mod steps;
@@ -210,6 +211,13 @@ fn verdict(
         }
         _ => {}
     }
+    if let Some(bad) = steps.iter().find(|step| lives::is_lost(record, step)) {
+        return Verdict {
+            step: Some(bad.id.clone()),
+            expected: Some(bad.expected.clone()),
+            ..Verdict::because(Kind::Fail, bad.got.clone())
+        };
+    }
     if let Some(why) = precondition(case, record) {
         return Verdict::because(Kind::Inconclusive, why);
     }
@@ -273,6 +281,15 @@ fn precondition(case: &PlannedCase, record: &Record) -> Option<String> {
     }
     if let Some(why) = features::unconfirmed(case, hello) {
         return Some(why);
+    }
+    if let Some(life) = record.lives.iter().find(|life| life.hello.kernel != record.release) {
+        return Some(format!(
+            "after {} the guest runs {}, not {}",
+            life.step, life.hello.kernel, record.release
+        ));
+    }
+    if let Some(life) = record.lives.iter().find(|life| !life.hello.rdma.trouble.is_empty()) {
+        return Some(format!("after {} the guest's rdma is not ready: {}", life.step, life.hello.rdma.trouble));
     }
     if hello.cpus != case.cpus {
         return Some(format!("the guest has {} processors, not {}", hello.cpus, case.cpus));

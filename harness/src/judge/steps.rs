@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use holdfast_protocol::{Count, Fact, Outcome};
 use serde::{Deserialize, Serialize};
 
+use super::lives;
 use super::results::{self, ProgramResult};
 use crate::plan::{PlannedCase, PlannedStep};
 use crate::record::Record;
@@ -77,6 +78,7 @@ fn one(step: &PlannedStep, record: &Record) -> StepResult {
     let expected = expected(step, record.pace);
     let (mut status, mut got) = match (&step.excluded, fact) {
         (Some(why), _) => (StepStatus::NotApplicable, why.clone()),
+        (None, _) if step.action == Action::PowerCut => lives::came_back(step, record),
         (None, None) => (StepStatus::NotRun, "never reached".to_owned()),
         (None, Some(fact)) => compare(step, fact, record),
     };
@@ -94,7 +96,7 @@ fn one(step: &PlannedStep, record: &Record) -> StepResult {
         status,
         expected,
         got,
-        took_ms: fact.map_or(0, |fact| fact.took_ms),
+        took_ms: fact.map_or_else(|| lives::took_ms(step, record), |fact| fact.took_ms),
         checked: !matches!(step.action, Action::Start { .. }),
         results: said.results,
     }
@@ -103,6 +105,7 @@ fn one(step: &PlannedStep, record: &Record) -> StepResult {
 fn expected(step: &PlannedStep, pace: f64) -> String {
     let mut text = match &step.action {
         Action::Start { .. } => "issued".to_owned(),
+        Action::PowerCut => lives::EXPECTED.to_owned(),
         Action::Still { for_ms, .. } => format!("blocks for {} ms", scaled(*for_ms, pace)),
         _ => step.expect.to_string(),
     };
@@ -139,6 +142,8 @@ fn compare(step: &PlannedStep, fact: &Fact, record: &Record) -> (StepStatus, Str
             // The call must have been watched for as long as the step says.
             matches!(fact.outcome, Outcome::Blocked { .. }) && watched_for(fact, scaled(*for_ms, pace))
         }
+        // Never a fact of its own.
+        Action::PowerCut => false,
         Action::Draw { .. } => foreign(step, fact, record).is_none(),
         Action::Do { .. } | Action::Await { .. } | Action::Use { .. } => {
             let watched = fact.outcome != Outcome::NoSignal || watched_for(fact, scaled(step.wait_ms, pace));

@@ -9,6 +9,7 @@ use holdfast_protocol::{
 };
 
 mod broken;
+mod lives;
 mod programs;
 mod signals;
 
@@ -104,6 +105,7 @@ fn good(case: &PlannedCase) -> Record {
                 device: "d".into(),
                 mount: "m".into(),
                 data_at: 0,
+                found: false,
                 trouble: String::new(),
             })
             .into(),

@@ -91,7 +91,9 @@ pub fn arguments(machine: &Machine, memory: Memory<'_>, ports: Ports) -> Vec<Str
     }
     match ports {
         Ports::Host => {
-            add("serial", format!("file:{CONSOLE}"));
+            // Behind what an earlier life of the same machine has said.
+            add("chardev", format!("file,id=console,path={CONSOLE},append=on"));
+            add("serial", "chardev:console".into());
             add("device", "virtio-serial-pci".into());
             add("chardev", format!("socket,id=agent,path={AGENT_SOCKET}"));
             add("device", format!("virtserialport,chardev=agent,name={PORT_NAME}"));

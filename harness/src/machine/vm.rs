@@ -131,6 +131,20 @@ impl Vm {
         Self::spawn(machine, Memory::File(&memory), Stdio::null(), folder, cancel)
     }
 
+    /// Kills QEMU as a power cut would, and boots the machine anew in the same folder, with the pmem files as they
+    /// are.
+    ///
+    /// # Errors
+    /// See [`Broken`].
+    pub async fn reboot(&mut self, machine: &Machine) -> Result<(), Broken> {
+        self.signal(Signal::SIGKILL);
+        if self.ended_within(STOP_PATIENCE).await.is_none() {
+            return Err(Broken::Fault(anyhow::anyhow!("QEMU survived SIGKILL")));
+        }
+        *self = Self::boot(machine, &self.folder, self.cancel.clone()).map_err(Broken::Fault)?;
+        Ok(())
+    }
+
     /// Starts a copy of a saved machine on pmem of its own; [`Vm::resume`] lets it go on.
     ///
     /// # Errors

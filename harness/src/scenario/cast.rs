@@ -52,7 +52,7 @@ impl<'a> Checker<'a> {
         Ok(all)
     }
 
-    fn handlers(&self) -> impl Iterator<Item = (&'a str, &'a str, &'a Handler)> {
+    pub(super) fn handlers(&self) -> impl Iterator<Item = (&'a str, &'a str, &'a Handler)> {
         let of_actor = |(actor, setup): (&'a String, &'a Actor)| {
             setup.on_signal.iter().map(move |(name, one)| (actor.as_str(), name.as_str(), one))
         };

@@ -2,13 +2,14 @@
 //! From the form to the meaning: every name must be declared, every handle must come from an
 //! earlier step, every claim must be one that can fail. All without a VM, and every fault at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Result;
 use holdfast_protocol::Op;
 use serde_json::Value;
 
+use super::actors::step_of;
 use super::compose::{Case, Entry, Sources};
 use super::expect::Expect;
 use super::faults::Faults;
@@ -83,6 +84,7 @@ fn as_a_whole(
 }
 
 /// What earlier steps made.
+#[derive(Default)]
 pub(super) struct Made<'a> {
     /// Number of the step.
     nr: usize,
@@ -95,6 +97,8 @@ pub(super) struct Made<'a> {
     of_stress: Option<&'a str>,
     /// Nothing is known of it, because it could not be read: it fits everywhere.
     pub(super) unknown: bool,
+    /// The machine has lost its power since.
+    cut: bool,
 }
 
 pub(super) struct Checker<'a> {
@@ -112,10 +116,7 @@ impl<'a> Checker<'a> {
         let breaks = self.head(faults);
         self.threads(faults);
         for (step, by, does) in faults.keep(self.handler_steps()).unwrap_or_default() {
-            self.done.insert(
-                step,
-                Made { nr: 0, by, result: None, open: true, does, of_stress: None, unknown: false },
-            );
+            self.done.insert(step, Made { by, open: true, does, ..Made::default() });
         }
         let mut astray = false;
         for (nr, entry) in self.entries.iter().enumerate() {
@@ -127,7 +128,7 @@ impl<'a> Checker<'a> {
             faults.keep(checked);
             // Whatever it is, later steps may name it.
             let by = entry.form.by.as_deref().unwrap_or_default();
-            let unknown = Made { nr, by, result: None, open: true, does: None, of_stress: None, unknown: true };
+            let unknown = Made { nr, by, open: true, unknown: true, ..Made::default() };
             self.done.entry(id_of(nr, &entry.form)).or_insert(unknown);
         }
         faults.keep(self.handler_handles());
@@ -192,9 +193,10 @@ impl<'a> Checker<'a> {
             step.phrase.is_some(),
             step.collect.is_some(),
             step.still.is_some(),
+            step.power.is_some(),
         ];
         if given.iter().filter(|given| **given).count() != 1 {
-            let message = "a step has exactly one of `do`, `start`, `use`, `await`, `still` (or is a group: `together`, `repeat`)";
+            let message = "a step has exactly one of `do`, `start`, `use`, `await`, `still`, `power` (or is a group: `together`, `repeat`)";
             return Err(self.fault(nr, &[], message));
         }
         if step.for_ms.is_some() && step.still.is_none() {
@@ -206,6 +208,9 @@ impl<'a> Checker<'a> {
         }
         if step.with.is_some() && step.phrase.is_none() {
             return Err(self.fault(nr, &path!["with"], "`with` goes with `use`"));
+        }
+        if step.power.is_some() {
+            return self.power_cut(nr, step);
         }
         if let Some(id) = step.collect.as_ref().or(step.still.as_ref()) {
             return self.collect(nr, step, id);
@@ -244,7 +249,7 @@ impl<'a> Checker<'a> {
         let of_stress = step.drawn.as_ref().map(|drawn| drawn.of.as_str());
         let blocks = of_stress.is_none() && step.all_expectations().any(Expect::may_block);
         let open = step.start.is_some() || blocks;
-        let made = Made { nr, by, result, open, does: step.does(), of_stress, unknown: false };
+        let made = Made { nr, by, result, open, does: step.does(), of_stress, ..Made::default() };
         self.done.insert(id_of(nr, step), made);
         Ok(())
     }
@@ -308,6 +313,10 @@ impl<'a> Checker<'a> {
         }
         match self.done.get_mut(id) {
             Some(made) if made.open => made.open = field == "still" || made.unknown,
+            Some(made) if made.cut => {
+                let message = format!("`{id}` never comes back: the machine has lost its power since");
+                return Err(self.fault(nr, &path![field], &message));
+            }
             Some(_) => {
                 let message =
                     format!("`{id}` is neither started nor expected to block, or was awaited already");
@@ -319,8 +328,34 @@ impl<'a> Checker<'a> {
             }
         }
         let by = self.done[id].by;
-        let made = Made { nr, by, result: None, open: false, does: None, of_stress: None, unknown: false };
-        self.done.insert(id_of(nr, step), made);
+        self.done.insert(id_of(nr, step), Made { nr, by, ..Made::default() });
+        Ok(())
+    }
+
+    /// Nothing of what was made is there any more, and nothing that was on its way comes back.
+    fn power_cut(&mut self, nr: usize, step: &StepForm) -> Result<()> {
+        let others = [
+            ("by", step.by.is_some()),
+            ("expect", step.expect.is_some() || step.expect_by.is_some()),
+            ("results", step.results.is_some()),
+            ("proves", !step.proves.is_empty()),
+        ];
+        if let Some((field, _)) = others.iter().find(|(_, given)| *given) {
+            let message = format!("`power: cut` has no `{field}`: the machine comes back, or the case is red");
+            return Err(self.fault(nr, &path![*field], &message));
+        }
+        if !self.entries[nr].place.round.is_empty() {
+            return Err(self.fault(nr, &[], "`power: cut` stands in no group"));
+        }
+        // Handlers are there again, with their actors.
+        let handled =
+            self.handlers().flat_map(|(_, handler, one)| one.run.iter().map(move |run| (handler, run)));
+        let handled: BTreeSet<String> = handled.map(|(handler, run)| step_of(handler, &run.id)).collect();
+        for (_, made) in self.done.iter_mut().filter(|(id, _)| !handled.contains(*id)) {
+            (made.open, made.cut) = (false, true);
+        }
+        self.born.clear();
+        self.done.insert(id_of(nr, step), Made { nr, ..Made::default() });
         Ok(())
     }
 
@@ -380,6 +415,10 @@ impl<'a> Checker<'a> {
         };
         if made.unknown {
             return Ok(());
+        }
+        if made.cut {
+            let message = format!("`{word}` went when the machine lost its power: make it again");
+            return Err(self.word_fault(nr, below, Some(&word), &message));
         }
         let stress = self.entries[nr].form.drawn.as_ref().map(|drawn| drawn.of.as_str());
         if let Some(of) = made.of_stress.filter(|of| stress != Some(of)) {
@@ -465,6 +504,7 @@ fn step_meaning(nr: usize, entry: &Entry) -> Step {
         (_, _, Some(phrase), ..) => {
             Action::Use { by, phrase: phrase.clone(), with: step.with.clone().unwrap_or_default() }
         }
+        _ if step.power.is_some() => Action::PowerCut,
         (_, _, _, Some(step), _) => Action::Await { step: step.clone() },
         (_, _, _, _, still) => Action::Still {
             step: still.clone().unwrap_or_default(),

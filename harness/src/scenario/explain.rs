@@ -108,6 +108,9 @@ fn sentence(scenario: &Scenario, action: &Action) -> String {
             format!("`{by}` does what the contract calls {phrase} ({})", with.join(", "))
         }
         Action::Await { step } => format!("wait for `{step}`{}", whose(scenario, step)),
+        Action::PowerCut => {
+            "the machine loses its power, and boots again with what its NVDIMMs hold".to_owned()
+        }
         Action::Still { step, for_ms } => {
             format!("watch `{step}`{} for {for_ms} ms: it must not return", whose(scenario, step))
         }
@@ -179,6 +182,8 @@ fn came_to(step: &PlannedStep, under: &Under<'_>) -> String {
             let _ = write!(must, ", and only after `{cause}` was done");
         }
         let _ = writeln!(text, "        {must}");
+    } else if step.action == Action::PowerCut {
+        let _ = writeln!(text, "        it must come up, and mount the file systems that are there");
     } else if let Some(broken) = &step.broken {
         let _ = writeln!(text, "        must come back as `{}`: {}", broken.shown, broken.in_words());
     }

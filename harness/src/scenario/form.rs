@@ -160,6 +160,14 @@ pub(super) struct ChoiceForm {
     pub(super) proves: Vec<String>,
 }
 
+/// What is done to a machine as a whole.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Power {
+    /// It loses its power, and boots again with what its NVDIMMs hold.
+    Cut,
+}
+
 /// The stress that a step is a choice of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Drawn {
@@ -201,6 +209,9 @@ pub(super) struct StepForm {
     /// How long to watch it.
     #[serde(default)]
     pub(super) for_ms: Option<u64>,
+    /// What is done to the machine as a whole.
+    #[serde(default)]
+    pub(super) power: Option<Power>,
     /// What must come back; `ok` when nothing is said.
     #[serde(default)]
     pub(super) expect: Option<Expect>,

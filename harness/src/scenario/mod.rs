@@ -168,6 +168,9 @@ pub enum Action {
         /// Its id.
         step: String,
     },
+    /// Kill the machine and boot it again with what its NVDIMMs hold. Actors are started anew, and no result of an
+    /// earlier step is there any more; calls that were on their way never come back.
+    PowerCut,
     /// Assert that a started step has not returned for a while.
     Still {
         /// Its id.

@@ -35,8 +35,10 @@ pub(super) fn unshown(steps: &[PlannedStep]) -> Vec<(String, String)> {
         {
             faults.push((step.id.clone(), remedy(step, pin)));
         }
-        if let Action::Do { by, op } = &step.action {
-            after(step, by, op, steps, &mut pins);
+        match &step.action {
+            Action::Do { by, op } => after(step, by, op, steps, &mut pins),
+            Action::PowerCut => pins.clear(),
+            _ => {}
         }
     }
     faults
@@ -88,7 +90,7 @@ fn touched(step: &PlannedStep, steps: &[PlannedStep]) -> Option<String> {
     let op = match &step.action {
         Action::Do { op, .. } | Action::Start { op, .. } => op,
         Action::Await { step: id } | Action::Still { step: id, .. } => op_of(id, steps)?,
-        Action::Use { .. } | Action::Draw { .. } => return None,
+        Action::Use { .. } | Action::Draw { .. } | Action::PowerCut => return None,
     };
     if LOOKING.contains(&op_name(op).as_str()) {
         return None;

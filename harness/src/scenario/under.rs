@@ -210,7 +210,7 @@ impl<'a> Seen<'a> {
                 *op = self.renamed(op);
             }
             Action::Await { step } | Action::Still { step, .. } => *step = named(step),
-            Action::Use { .. } => {}
+            Action::Use { .. } | Action::PowerCut => {}
         }
         planned.broken = broken::of(scenario, under, &planned);
         if let (Action::Use { phrase, .. }, None) = (&step.action, &planned.excluded)
@@ -240,6 +240,7 @@ impl<'a> Seen<'a> {
                 let used = self.handled.get(step).into_iter().flatten();
                 used.chain([step]).cloned().collect()
             }
+            Action::PowerCut => Vec::new(),
             Action::Use { with, .. } => with.values().filter_map(handle).map(str::to_owned).collect(),
         };
         let why = |id: &String| match (self.missing.get(id.as_str()), self.vanished.get(id.as_str())) {

@@ -124,6 +124,14 @@ impl Eyes {
             .map_err(|error| format!("/dev/kmsg: {error}"))
     }
 
+    /// Has [`Self::log_since`] begin with the oldest line of the kernel log.
+    ///
+    /// # Errors
+    /// When `/dev/kmsg` cannot be used.
+    pub(crate) fn rewind_log(&mut self) -> Result<(), String> {
+        self.kmsg.rewind().map_err(|error| format!("/dev/kmsg: {error}"))
+    }
+
     /// The kernel log behind the mark, and whether nothing of it was lost.
     ///
     /// # Errors

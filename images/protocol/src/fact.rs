@@ -317,6 +317,9 @@ pub struct PmemFact {
     /// Where the device's first byte lies within the NVDIMM, in bytes: behind the namespace's info block
     /// and page structures (`resource` of the namespace's pfn or dax device less that of its region).
     pub data_at: u64,
+    /// It is what an earlier boot has left: the namespace was there, and its file system was not made anew.
+    #[serde(default)]
+    pub found: bool,
     /// Empty, or why it is not ready.
     pub trouble: String,
 }

@@ -186,6 +186,10 @@ pub struct Setup {
     pub actors: BTreeMap<String, ActorSetup>,
     /// sysctl names (`fs.lease-break-time`) and values.
     pub sysctl: BTreeMap<String, String>,
+    /// The machine has been switched off since the case began: files are what is left of them, and the kernel log
+    /// is looked at from the boot on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 /// A file that is written with a pattern, synced and proved DAX before the first step.

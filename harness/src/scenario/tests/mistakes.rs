@@ -38,7 +38,28 @@ steps:
 ";
 
 /// What is wrong, what of the good scenario is replaced, and by what.
-const MISTAKES: [(&str, &str, &str); 41] = [
+const MISTAKES: [(&str, &str, &str); 46] = [
+    (
+        "a power cut that somebody does",
+        "{by: owner, do: {kill: {actor: other, signal: SIGUSR1}}}",
+        "{by: owner, power: cut}",
+    ),
+    (
+        "a power cut of another kind",
+        "{by: owner, do: {kill: {actor: other, signal: SIGUSR1}}}",
+        "{power: cuts}",
+    ),
+    (
+        "a power cut that proves",
+        "{by: owner, do: {kill: {actor: other, signal: SIGUSR1}}}",
+        "{power: cut, proves: [blocks]}",
+    ),
+    (
+        "a handle of before the power cut",
+        "{by: owner, do: {kill: {actor: other, signal: SIGUSR1}}}",
+        "{power: cut}\n  - {by: owner, do: {munmap: {map: $map}}}",
+    ),
+    ("a call that a power cut ended", "{still: cut, for_ms: 300, needs: [mr]}", "{power: cut}"),
     ("an unknown key of the file", "about: A test", "abuot: A test"),
     ("an unknown field of a file", "size_kib: 64", "sise_kib: 64"),
     ("an unknown place", "fs: [ext4, xfs]", "fs: [ext4, xsf]"),

@@ -11,7 +11,6 @@ use std::process::{Command, Stdio};
 use holdfast_protocol::Place;
 use nix::mount::{MsFlags, mount as mount_call};
 
-use super::pmem::Prepared;
 use super::{place_name, timed};
 
 /// Small inode tables and a small journal, everything initialised here: no background thread
@@ -37,10 +36,9 @@ const MKFS_EXT4: [&str; 13] = [
 const MKFS_XFS: [&str; 9] =
     ["/sbin/mkfs.xfs", "--unsupported", "-f", "-q", "-K", "-d", "agcount=2", "-l", "size=16m"];
 
-/// Makes the file system where there is none yet, mounts it with `dax=always`.
-pub(crate) fn mount(place: Place, device: &Prepared) -> Result<PathBuf, String> {
-    let node = device.node.as_path();
-    if !device.was_there || !holds(place, node) {
+/// Makes the file system unless one was found, mounts it with `dax=always`.
+pub(crate) fn mount(place: Place, node: &Path, found: bool) -> Result<PathBuf, String> {
+    if !found {
         timed(&format!("mkfs of {place:?}"), || make(place, node))?;
     }
     let folder = PathBuf::from(format!("/mnt/{}", place_name(place)));
@@ -75,7 +73,7 @@ fn warm_up(folder: &Path) -> io::Result<()> {
 }
 
 /// Whether the device already holds this file system, by its magic number.
-fn holds(place: Place, node: &Path) -> bool {
+pub(crate) fn holds(place: Place, node: &Path) -> bool {
     let (offset, magic): (u64, &[u8]) = match place {
         Place::Ext4 => (1024 + 0x38, &[0x53, 0xef]),
         Place::Xfs => (0, b"XFSB"),

@@ -32,6 +32,9 @@ const FLOOR: &str = "holdfast.floor";
 /// Kernel argument: a shell on the console, also where a host listens.
 const SHELL: &str = "holdfast.shell";
 
+/// The agent's first line in the kernel log.
+pub(crate) const MARK: &str = "holdfast: the agent begins";
+
 /// Where the kernel tells time from.
 const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
 
@@ -57,6 +60,7 @@ pub(crate) fn run(words: &[&str]) -> ! {
     }
     // Marks in the kernel log must not fall to its rate limit, nor pins to a limit of this process.
     let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
+    let _ = mark_log(&format!("<6>{MARK}\n"));
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     let progress = match Progress::start() {
         Ok(progress) => progress,
@@ -147,7 +151,8 @@ pub(crate) fn settle_clock(progress: &Progress) {
 
 /// What is known of an NVDIMM that was not prepared yet.
 fn nothing_yet(place: Place) -> PmemFact {
-    PmemFact { place, device: String::new(), mount: String::new(), data_at: 0, trouble: String::new() }
+    let (device, mount, trouble) = (String::new(), String::new(), String::new());
+    PmemFact { place, device, mount, data_at: 0, found: false, trouble }
 }
 
 /// Makes one NVDIMM what it is to be.
@@ -156,10 +161,11 @@ fn prepare(dimm: &pmem::Dimm) -> PmemFact {
     let result = dimm.prepare().and_then(|prepared| {
         fact.device = prepared.node.display().to_string();
         fact.data_at = prepared.data_at;
+        fact.found = prepared.was_there && filesystems::holds(dimm.place, &prepared.node);
         if dimm.place == Place::Devdax {
             return Ok(());
         }
-        let folder = filesystems::mount(dimm.place, &prepared)?;
+        let folder = filesystems::mount(dimm.place, &prepared.node, fact.found)?;
         fact.mount = folder.display().to_string();
         Ok(())
     });
@@ -248,6 +254,7 @@ mod tests {
             device: format!("/dev/{}", place_name(place)),
             mount: format!("/mnt/{}", place_name(place)),
             data_at: 0,
+            found: false,
             trouble: trouble.to_owned(),
         };
         let rdma =

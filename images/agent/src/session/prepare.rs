@@ -16,6 +16,7 @@ use nix::errno::Errno;
 
 use super::cast::Heard;
 use super::{Before, Session};
+use crate::boot;
 use crate::ops::files::read_range;
 use crate::ops::{difference, pattern};
 use crate::sys::{self, Mapping};
@@ -45,7 +46,7 @@ impl Session {
     }
 
     fn try_prepare(&mut self, setup: Setup) -> Result<Vec<FileFact>, String> {
-        let Setup { case, files, actors, sysctl } = setup;
+        let Setup { case, files, actors, sysctl, again } = setup;
         self.forget_leaks();
         for (name, value) in &sysctl {
             self.set_sysctl(name, value)?;
@@ -53,7 +54,9 @@ impl Session {
         let mut facts = Vec::new();
         for (name, file) in &files {
             let declared = self.declare(name, file)?;
-            if !file.absent {
+            if again {
+                facts.extend(find_file(name, file, &declared)?);
+            } else if !file.absent {
                 facts.push(make_file(name, file, &declared)?);
             }
             self.files.insert(name.clone(), declared);
@@ -81,10 +84,15 @@ impl Session {
         if self.stage.in_guest {
             let eyes = self.eyes.as_mut().map_err(|why| why.clone())?;
             eyes.mark_log(&mark)?;
+            if again {
+                eyes.rewind_log()?;
+            }
             eyes.clear_warn_once()?;
             before.pins_before = eyes.pins()?;
             before.taint.0 = eyes.taint()?;
         }
+        // What file systems say when they come back belongs to the case.
+        let mark = if again { boot::MARK.to_owned() } else { mark };
         self.before = Some(Before { oracles: before, mark });
         Ok(facts)
     }
@@ -198,6 +206,25 @@ fn make_file(name: &str, setup: &FileSetup, declared: &DeclaredFile) -> Result<F
         map_sync: setup.on == Place::Devdax || map_sync(&file),
         filled: found.len() == len && difference(setup.pattern, 0, &found).is_none(),
     })
+}
+
+/// Looks at what has become of a declared file; nothing where there is none any more.
+fn find_file(name: &str, setup: &FileSetup, declared: &DeclaredFile) -> Result<Option<FileFact>, String> {
+    let path = &declared.path;
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|error| format!("file {name} ({}): {error}", path.display()))?,
+    };
+    let trouble = |errno: Errno| format!("file {name} ({}): {errno}", path.display());
+    let is_device = setup.on == Place::Devdax;
+    Ok(Some(FileFact {
+        name: name.to_owned(),
+        on: setup.on,
+        statx_dax: is_device || sys::statx_dax(&file).map_err(trouble)?,
+        map_sync: is_device || map_sync(&file),
+        // What it holds is for the scenario to say.
+        filled: true,
+    }))
 }
 
 /// Writes a pattern over the whole length, so that no extent stays unwritten, and syncs it.

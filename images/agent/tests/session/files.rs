@@ -15,7 +15,7 @@ fn two_files() -> Guest {
         case: "files".to_owned(),
         files: [("data".to_owned(), data), ("victim".to_owned(), victim), ("none".to_owned(), none)].into(),
         actors: names.map(|name| (name.to_owned(), ActorSetup::default())).into(),
-        sysctl: BTreeMap::new(),
+        ..Setup::default()
     };
     match guest.ask(&Order::Prepare(setup)) {
         Reply::Prepared(files) => assert_eq!(files.len(), 2, "an absent file is not made: {files:?}"),
@@ -151,4 +151,20 @@ fn limits_and_capabilities_are_given_up() {
     assert_eq!(guest.act("drop", "other", do_(r#"{"drop_caps": {}}"#)), OK);
     let status = shown(guest.act("status", "other", do_(r#"{"read_file": {"path": "/proc/self/status"}}"#)));
     assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+}
+
+#[test]
+fn after_a_power_cut_files_are_what_is_left_of_them() {
+    let mut guest = Guest::bare();
+    assert!(matches!(guest.wake(), Reply::Awake(_)));
+    let path = guest.folder().join("ext4/data");
+    std::fs::write(&path, "left").unwrap();
+    let file = FileSetup { on: Place::Ext4, size_kib: 64, pattern: 7, absent: false };
+    let files = [("data".to_owned(), file.clone()), ("gone".to_owned(), file)].into();
+    let Reply::Prepared(files) = guest.ask(&Order::Prepare(Setup { files, again: true, ..Setup::default() }))
+    else {
+        panic!("not prepared")
+    };
+    assert_eq!(files.into_iter().map(|file| file.name).collect::<Vec<_>>(), ["data"]);
+    assert_eq!(std::fs::read_to_string(path).unwrap(), "left");
 }

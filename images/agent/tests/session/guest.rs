@@ -107,7 +107,7 @@ impl Guest {
                 ("patient".to_owned(), patient),
             ]
             .into(),
-            sysctl: BTreeMap::new(),
+            ..Setup::default()
         };
         assert!(matches!(guest.wake(), Reply::Awake(_)));
         match guest.ask(&Order::Prepare(setup)) {

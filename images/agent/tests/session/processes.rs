@@ -17,7 +17,7 @@ fn family() -> Guest {
         case: "family".to_owned(),
         files: [("data".to_owned(), data), ("victim".to_owned(), victim)].into(),
         actors: serde_json::from_str(actors).unwrap(),
-        sysctl: BTreeMap::new(),
+        ..Setup::default()
     };
     assert!(matches!(guest.ask(&Order::Prepare(setup)), Reply::Prepared(_)));
     guest

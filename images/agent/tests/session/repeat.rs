@@ -70,7 +70,7 @@ fn a_lease_is_broken_more_often_than_its_handler_tells() {
         case: "leases".to_owned(),
         files: [("data".to_owned(), FileSetup { size_kib: 64, ..FileSetup::default() })].into(),
         actors: serde_json::from_str(&actors).unwrap(),
-        sysctl: BTreeMap::new(),
+        ..Setup::default()
     };
     assert!(matches!(guest.ask(&Order::Prepare(setup)), Reply::Prepared(_)));
     number(&guest.act("leased", "holder", open()));

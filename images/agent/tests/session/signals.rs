@@ -13,7 +13,7 @@ fn with_handlers(handlers: &str) -> Guest {
         case: "signals".to_owned(),
         files: [("data".to_owned(), data)].into(),
         actors: serde_json::from_str(&actors).unwrap(),
-        sysctl: BTreeMap::new(),
+        ..Setup::default()
     };
     assert!(matches!(guest.ask(&Order::Prepare(setup)), Reply::Prepared(_)));
     guest

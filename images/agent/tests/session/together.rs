@@ -19,7 +19,7 @@ fn pair() -> Guest {
         case: "together".to_owned(),
         files: [("data".to_owned(), data)].into(),
         actors: serde_json::from_str(actors).unwrap(),
-        sysctl: BTreeMap::new(),
+        ..Setup::default()
     };
     assert!(matches!(guest.ask(&Order::Prepare(setup)), Reply::Prepared(_)));
     guest
