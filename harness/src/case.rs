@@ -18,6 +18,7 @@ use crate::record::{End, Life, Origin, Record};
 use crate::runs::remove_images;
 use crate::scenario::Action;
 use crate::splat::splats;
+use crate::timeline;
 
 /// What an order may take beyond the wait it asks for, before pace.
 const ORDER_SLACK_MS: u64 = 10_000;
@@ -46,15 +47,26 @@ pub struct Ground<'a> {
     pub saved: Result<&'a Saved, &'a str>,
 }
 
-/// Plays a case in `folder`; `say` hears what is being done.
+/// Who looks on while a case is played.
+#[derive(Clone, Copy)]
+pub struct Onlooker<'a> {
+    /// Hears what is being done.
+    pub say: &'a dyn Fn(&str),
+    /// Is asked after each step; true to keep the guest as it is, with a shell on its virtio console, until that
+    /// ends.
+    pub hold: Option<&'a dyn Fn(&Record) -> bool>,
+}
+
+/// Plays a case in `folder`.
 pub async fn play(
     case: &PlannedCase,
     ground: &Ground<'_>,
     seed: u64,
     folder: &Path,
     cancel: Cancel,
-    say: &dyn Fn(&str),
+    onlooker: Onlooker<'_>,
 ) -> Record {
+    let say = onlooker.say;
     let begun = Instant::now();
     let mut record = Record { release: ground.release.to_owned(), seed, ..Record::empty(End::Complete) };
     let mut doing = String::new();
@@ -62,8 +74,8 @@ pub async fn play(
         Err((broken, vm)) => record.end = end(broken, doing, vm, &mut record).await,
         Ok(mut vm) => {
             record.phases.machine_ms = millis(begun.elapsed());
-            let stage = Stage { case, machine: ground.machine };
-            let played = conduct(&stage, &mut vm, &mut record, &mut doing, say).await;
+            let stage = Stage { case, machine: ground.machine, folder, onlooker };
+            let played = conduct(&stage, &mut vm, &mut record, &mut doing).await;
             record.qemu_peak_kib = vm.peak_memory_kib().unwrap_or(0).max(record.qemu_peak_kib);
             let before = Instant::now();
             match played {
@@ -201,6 +213,8 @@ async fn boot(
 struct Stage<'a> {
     case: &'a PlannedCase,
     machine: &'a Machine,
+    folder: &'a Path,
+    onlooker: Onlooker<'a>,
 }
 
 async fn conduct(
@@ -208,9 +222,8 @@ async fn conduct(
     vm: &mut Vm,
     record: &mut Record,
     doing: &mut String,
-    say: &dyn Fn(&str),
 ) -> Result<(), Broken> {
-    let case = stage.case;
+    let (case, say) = (stage.case, stage.onlooker.say);
     let mut lap = Instant::now();
     let mut next_lap = || millis(std::mem::replace(&mut lap, Instant::now()).elapsed());
     let pace = record.pace;
@@ -254,7 +267,14 @@ async fn conduct(
             ([step], 1) => record.facts.extend(facts.into_iter().map(|fact| (step.id.clone(), fact))),
             _ => record.facts.extend(facts.into_iter().map(|fact| (fact.step.clone(), fact))),
         }
+        if stage.onlooker.hold.is_some_and(|hold| hold(record)) {
+            match vm.exchange(&Order::Shell, Duration::MAX).await? {
+                Reply::ShellEnded => {}
+                other => return Err(unexpected(&other)),
+            }
+        }
     }
+    keep_trace(stage, vm, record).await?;
     record.phases.steps_ms = next_lap();
     "the standing oracles".clone_into(doing);
     say(doing);
@@ -271,6 +291,7 @@ async fn conduct(
 /// there is there: the host's page cache has it, so nothing is said of stores that a processor's cache would have
 /// lost. False when it does not have its file systems back: nothing can be played on it then.
 async fn cut_power(stage: &Stage<'_>, step: &str, vm: &mut Vm, record: &mut Record) -> Result<bool, Broken> {
+    keep_trace(stage, vm, record).await?;
     let begun = Instant::now();
     record.qemu_peak_kib = vm.peak_memory_kib().unwrap_or(0).max(record.qemu_peak_kib);
     vm.reboot(stage.machine).await?;
@@ -291,6 +312,21 @@ async fn cut_power(stage: &Stage<'_>, step: &str, vm: &mut Vm, record: &mut Reco
         other => return Err(unexpected(&other)),
     }
     Ok(true)
+}
+
+/// Writes what this life of the machine has traced, where anything was to be.
+async fn keep_trace(stage: &Stage<'_>, vm: &mut Vm, record: &Record) -> Result<(), Broken> {
+    if stage.case.setup.trace.is_empty() {
+        return Ok(());
+    }
+    let deadline = Duration::from_millis(scaled(FINISH_MS, record.pace));
+    match vm.exchange(&Order::Traced, deadline).await? {
+        Reply::Traced(text) => {
+            let path = stage.folder.join(timeline::trace_file(record.lives.len()));
+            fs::write(&path, text).map_err(|error| Broken::Fault(error.into()))
+        }
+        other => Err(unexpected(&other)),
+    }
 }
 
 /// A case's setup on this machine and kernel: where everything takes longer the kernel is to wait longer, too.

@@ -26,6 +26,8 @@ pub mod run;
 pub mod runs;
 pub mod scenario;
 pub mod scratch;
+pub mod shrink;
 pub mod splat;
 pub mod tap;
+mod timeline;
 pub mod yaml;

@@ -195,6 +195,13 @@ impl Plan {
         Ok(Self { format: 1, kernels: kernels.to_vec(), contracts: judged_by, cases })
     }
 
+    /// Has every case record these trace events.
+    #[must_use]
+    pub fn traced(mut self, events: &[String]) -> Self {
+        self.cases.iter_mut().for_each(|case| case.setup.trace = events.to_vec());
+        self
+    }
+
     /// Plans everything that can be played `times` times: rounds, each of them kernel by kernel with its
     /// controls first, because a case that is repeated at once meets the host in the same state. From
     /// the second round on an id ends in `#2`, `#3`: a row and a folder of its own.
@@ -346,7 +353,7 @@ fn plan_case(scenario: &Scenario, kernel: &PlannedKernel, under: &Under<'_>) -> 
             files: scenario.files.clone(),
             actors,
             sysctl: scenario.sysctl.clone(),
-            again: false,
+            ..Setup::default()
         },
         steps,
         broken_oracles: if applies { broken_oracles(scenario, under) } else { BTreeMap::new() },

@@ -3,7 +3,7 @@
 //!
 //! Builds are synchronous and come first; only playing is asynchronous.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,9 @@ use crate::image;
 use crate::judge::{self, CaseResult};
 use crate::kernel::{self, Built};
 use crate::machine::accel::{self, Accelerator};
-use crate::machine::{Cancel, Clock, Machine, QEMU, cancel_pair, default_pmem, script};
+use crate::machine::{
+    Cancel, Clock, GDB_SOCKET, Inside, Machine, QEMU, SHELL_SOCKET, cancel_pair, default_pmem, script,
+};
 use crate::outcome::{Exit, Interrupted};
 use crate::plan::{Plan, PlannedCase};
 use crate::progress::{Expected, Progress};
@@ -32,6 +34,7 @@ use crate::record::{End, Record};
 use crate::report::{self, Circumstances, KernelUsed, Results};
 use crate::runs::{PLAN, RECORD, RESULTS, RunFolder, case_folder, remove_images};
 use crate::scratch;
+use crate::timeline;
 
 /// How a run is done, beyond its plan.
 #[derive(Clone, Debug)]
@@ -52,6 +55,9 @@ pub struct Settings {
     pub append: String,
     /// Programs of the person's own that go into the guest.
     pub programs: Vec<image::Extra>,
+    /// What a person looks into the machines with. A debugger is for the cases that are asked for, not for their
+    /// controls; a shell is opened where a step did not come back as expected.
+    pub inside: Inside,
     /// Which accelerator.
     pub accelerator: accel::Wish,
     /// What was typed, for the report.
@@ -106,6 +112,12 @@ impl Interrupt {
             });
         })?;
         Ok(Self { flag, wish })
+    }
+
+    /// # Errors
+    /// When the user wants it to end.
+    pub fn check(&self) -> Result<()> {
+        if self.flag.load(Ordering::Relaxed) { Err(Interrupted.into()) } else { Ok(()) }
     }
 
     /// For builds, which poll.
@@ -275,6 +287,7 @@ fn machine(built: &Built, image: &image::Image, accelerator: &Accelerator, setti
         memory_mib: 512,
         pmem: default_pmem(),
         clock: Clock::Host,
+        inside: Inside { gdb: false, ..settings.inside },
     }
 }
 
@@ -334,7 +347,7 @@ async fn try_one<'a>(
     progress.tell(&Event::case_started(nr, case));
     let say = |what: &str| progress.tell(&Event::CaseDoing { nr, what: what.to_owned() });
     let seed = seed_of(settings.seed, &case.kernel, &case.id);
-    let played = play(case, ground, seed, folder, interrupt.wish(), &say).await;
+    let played = play(of, case, ground, seed, folder, &say).await;
     let record = played.unwrap_or_else(|error| Record::empty(End::Fault { why: format!("{error:#}") }));
     if let Some(why) = ground.heed(&record) {
         progress.say(why);
@@ -346,25 +359,57 @@ async fn try_one<'a>(
 }
 
 async fn play(
+    of: Run<'_>,
     case: &PlannedCase,
     ground: &Ground,
     seed: u64,
     folder: &RunFolder,
-    wish: Cancel,
     say: &dyn Fn(&str),
 ) -> Result<Record> {
+    let Run { plan, settings, progress, interrupt, .. } = of;
     let folder = &folder.case(&case.kernel, &case.id)?;
     let path = folder.join("qemu.sh");
     fs::write(&path, script(&ground.machine)).with_context(|| format!("cannot write {}", path.display()))?;
     executable(&path)?;
     let manifest = &ground.built.manifest;
+    let gdb = settings.inside.gdb && (!case.control || plan.cases.iter().all(|case| case.control));
+    let machine = Machine { inside: Inside { gdb, ..settings.inside }, ..ground.machine.clone() };
+    let (name, place) = (format!("{} on {}", case.id, case.kernel), folder.display());
+    if gdb {
+        let vmlinux = ground.built.vmlinux();
+        progress.say(format!(
+            "{name} waits for a debugger's `continue`: cd '{place}' && gdb -ex 'target remote {GDB_SOCKET}' '{}'",
+            vmlinux.display()
+        ));
+    }
+    let held = Cell::new(false);
+    let hold = |record: &Record| {
+        let result = judge::judge(case, &plan.contracts[&case.contract], record);
+        let failed = |step: &&judge::StepResult| step.status == judge::StepStatus::NotAsExpected;
+        let Some(step) = result.steps.iter().find(failed).filter(|_| !held.replace(true)) else { return false };
+        progress.say(format!(
+            "{name} is held at step {} ({}): expected {}, got {}\n  a shell in it, and `exit` lets it go on: cd \
+             '{place}' && socat STDIO,raw,echo=0 UNIX-CONNECT:{SHELL_SOCKET}",
+            step.id, step.label, step.expected, step.got
+        ));
+        true
+    };
     let ground = case::Ground {
-        machine: &ground.machine,
+        machine: &machine,
         release: &manifest.release,
         requests: &manifest.requests,
         saved: ground.saved(),
     };
-    Ok(case::play(case, &ground, seed, folder, wish, say).await)
+    let hold: Option<&dyn Fn(&Record) -> bool> = if settings.inside.shell { Some(&hold) } else { None };
+    let onlooker = case::Onlooker { say, hold };
+    let record = case::play(case, &ground, seed, folder, interrupt.wish(), onlooker).await;
+    if !case.setup.trace.is_empty() {
+        match timeline::write(case, &record, folder) {
+            Ok(path) => progress.say(format!("{name}: {}", path.display())),
+            Err(error) => progress.say(format!("{name}: {error:#}")),
+        }
+    }
+    Ok(record)
 }
 
 /// The seed of a case: the same for the same run's seed, whatever else is run beside it.

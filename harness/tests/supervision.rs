@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use holdfast::case::{Ground, play};
+use holdfast::case::{Ground, Onlooker, play};
 use holdfast::home::{Home, Own};
 use holdfast::machine::accel::{Accelerator, Kind};
 use holdfast::machine::saved::{self, Found};
-use holdfast::machine::{Broken, Clock, Machine, Vm, cancel_pair};
+use holdfast::machine::{Broken, Clock, Inside, Machine, Vm, cancel_pair};
 use holdfast::plan::{PlannedCase, PlannedStep};
 use holdfast::record::{End, Origin, Record};
 use holdfast::scenario::Action;
@@ -184,6 +184,7 @@ fn machine(folder: &Path, mode: &str, stubborn: bool) -> Machine {
         memory_mib: 1,
         pmem: Vec::new(),
         clock: Clock::Host,
+        inside: Inside::default(),
     }
 }
 
@@ -239,7 +240,7 @@ fn played(mode: &str, cancel_after: Option<Duration>) -> Record {
                 let _ = wish.send(true);
             });
         }
-        play(&case(), &ground, 1, folder.path(), cancel, &|_| {}).await
+        play(&case(), &ground, 1, folder.path(), cancel, Onlooker { say: &|_| {}, hold: None }).await
     });
     nothing_is_left(folder.path());
     record
@@ -332,7 +333,14 @@ fn played_on_a_copy(mode: &str) -> Result<Record, String> {
     let made = made.map_err(|error| format!("{error:#}"))?;
     assert!(matches!(find(), Found::Good(_)));
     let ground = Ground { machine: &machine, release: "fake", requests: &[], saved: Ok(&made) };
-    let record = runtime().block_on(play(&case(), &ground, 1, folder.path(), cancel, &|_| {}));
+    let record = runtime().block_on(play(
+        &case(),
+        &ground,
+        1,
+        folder.path(),
+        cancel,
+        Onlooker { say: &|_| {}, hold: None },
+    ));
     nothing_is_left(folder.path());
     Ok(record)
 }

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use holdfast::bench::{Amount, Much, SHORT, Side, boots, costs, machines};
+use holdfast::bench::{Amount, Much, SHORT, Side, boots, costs, machines, peers};
 use holdfast::home::Home;
-use holdfast::kernel::{DEFAULT_BASE, Request};
+use holdfast::kernel::{DEFAULT_BASE, Request, Variant};
 use holdfast::machine::accel::{Kind, Wish};
 use holdfast::outcome::{Exit, bad_input};
 use holdfast::plan::Plan;
@@ -94,12 +94,29 @@ enum What {
         #[command(flatten)]
         how: How,
     },
+    /// `uname -r` by virtme-ng, without KVM on both sides, against a cold boot and a restore on the same kernel
+    Peers {
+        /// The kernel; built with what virtme-ng needs beside, as NAME-peers
+        #[arg(long, default_value = DEFAULT_BASE)]
+        kernel: String,
+        /// Rounds, each of them one of each
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        how: How,
+    },
 }
 
 /// Measures and prints.
 pub(crate) fn main(bench: &Bench, home: &Home) -> Result<Exit> {
     let how = match &bench.what {
-        What::Boot { how, .. } | What::Kernel { how, .. } | What::Machines { how, .. } => how,
+        What::Boot { how, .. }
+        | What::Kernel { how, .. }
+        | What::Machines { how, .. }
+        | What::Peers { how, .. } => how,
         What::Check { rounds, json } => return print(&check(home, *rounds)?, *json),
     };
     let progress = Progress::new(how.quiet);
@@ -111,6 +128,19 @@ pub(crate) fn main(bench: &Bench, home: &Home) -> Result<Exit> {
             let (machine, _) = machine_of(home, &Request::named(kernel), &settings, &progress, &interrupt)?;
             let floor = image::Parts::collect(home, image::FLOOR, how.offline)?.with(home, &[])?;
             let measured = boots(home, &machine, &floor.path, kernel, *rounds, &progress, &interrupt)?;
+            print(&measured, *json)
+        }
+        What::Peers { kernel, rounds, json, .. } => {
+            if how.accel == Accel::Kvm {
+                return Err(bad_input("the comparison is one without KVM: leave --accel out"));
+            }
+            let settings = Settings { accelerator: Wish::Only(Kind::Tcg), ..settings };
+            let request = Request { variant: Some(Variant::Peers), ..Request::named(kernel) };
+            let (machine, built) = machine_of(home, &request, &settings, &progress, &interrupt)?;
+            let floor = image::Parts::collect(home, image::FLOOR, how.offline)?.with(home, &[])?;
+            let (progress, interrupt) = (&progress, &interrupt);
+            let measured =
+                peers(home, &machine, &built, &floor.path, *rounds, how.offline, progress, interrupt)?;
             print(&measured, *json)
         }
         What::Kernel { kernels, against, machines, rounds, times, json, .. } => {

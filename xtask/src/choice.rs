@@ -8,7 +8,7 @@ use clap::Args;
 use holdfast::contract::Contracts;
 use holdfast::home::Home;
 use holdfast::image;
-use holdfast::kernel::{self, Request, TreeRequest};
+use holdfast::kernel::{self, Request, TreeRequest, Variant};
 use holdfast::outcome::bad_input;
 use holdfast::path;
 use holdfast::plan::{PlannedKernel, select};
@@ -40,12 +40,21 @@ pub(crate) struct Kernels {
     /// With KASAN, lockdep, kmemleak and the like, stored apart as NAME-debug; ten seconds more a case
     #[arg(long)]
     pub(crate) debug: bool,
+    /// Trace events to record in each case, as SUBSYSTEM:EVENT, each may hold `*` (`filelock:*,fs_dax:*`); on a
+    /// kernel that is stored apart as NAME-trace
+    #[arg(long, value_name = "EVENTS", value_delimiter = ',')]
+    pub(crate) trace: Vec<String>,
     /// Judge by this contract instead of the one the kernel claims
     #[arg(long, value_name = "NAME")]
     pub(crate) contract: Option<String>,
 }
 
 impl Kernels {
+    /// A debug kernel can be traced as well.
+    fn variant(&self) -> Option<Variant> {
+        self.debug.then_some(Variant::Debug).or_else(|| (!self.trace.is_empty()).then_some(Variant::Trace))
+    }
+
     /// The kernels named here, or `others` where none is.
     pub(crate) fn resolve(
         &self,
@@ -56,16 +65,16 @@ impl Kernels {
         if let Some(contract) = &self.contract {
             contracts.find(contract)?;
         }
+        let variant = self.variant();
         let mut requests: Vec<Request> = Vec::new();
         if self.tree.is_some() || self.series.is_some() || self.base.is_some() {
             let base = self.base.clone().unwrap_or_else(|| kernel::DEFAULT_BASE.to_owned());
             let tree = self.tree.clone().map(|path| TreeRequest { path, rev: self.rev.clone() });
             let (config, series) = (self.config.clone(), self.series.clone());
-            requests.push(Request { base, tree, config, series, debug: self.debug, slot: None });
+            requests.push(Request { base, tree, config, series, variant, slot: None });
         } else {
             let names = if self.kernel.is_empty() { others } else { &self.kernel };
-            let named =
-                |name| Request { config: self.config.clone(), debug: self.debug, ..Request::named(name) };
+            let named = |name| Request { config: self.config.clone(), variant, ..Request::named(name) };
             requests.extend(names.iter().map(named));
         }
         let programs = [image::programs(home, image::DEFAULT)?, kernel::selftests(home)?].concat();

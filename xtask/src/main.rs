@@ -21,6 +21,7 @@ mod run;
 mod scenario;
 mod selftest;
 mod shell;
+mod shrink;
 mod test;
 
 use std::path::PathBuf;
@@ -56,6 +57,7 @@ enum Command {
     Clean(clean::Clean),
     Shell(shell::Shell),
     Mutants(mutants::Mutants),
+    Shrink(shrink::Shrink),
     Selftest(selftest::Selftest),
     Bench(bench::Bench),
     Test(test::Test),
@@ -95,6 +97,7 @@ fn dispatch(command: &Command, home: &Home) -> anyhow::Result<Exit> {
         Command::Clean(args) => clean::main(args, home),
         Command::Shell(args) => shell::main(args, home),
         Command::Mutants(args) => mutants::main(args, home),
+        Command::Shrink(args) => shrink::main(args, home),
         Command::Selftest(args) => selftest::main(args, home),
         Command::Bench(args) => bench::main(args, home),
         Command::Test(args) => test::main(args, home),

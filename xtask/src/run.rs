@@ -9,6 +9,7 @@ use holdfast::doctor;
 use holdfast::home::Home;
 use holdfast::image::Extra;
 use holdfast::jobs::Jobs;
+use holdfast::machine::Inside;
 use holdfast::machine::accel::{Kind, Wish};
 use holdfast::outcome::{Exit, bad_input};
 use holdfast::plan::{Plan, PlanFile, PlannedKernel};
@@ -42,6 +43,12 @@ pub(crate) struct Run {
     /// Play every case this many times; the table tells how often each verdict was given
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
+    /// Let a debugger look into each case's guest: QEMU's gdb stub on a socket, the line to type printed, no deadlines
+    #[arg(long)]
+    gdb: bool,
+    /// Keep a guest where a step did not come back as expected, with a shell on a socket
+    #[arg(long)]
+    pause_on_fail: bool,
     /// Print each event as a line of JSON, and nothing else (docs/results.md)
     #[arg(long, conflicts_with_all = ["quiet", "dry_run"])]
     json_stream: bool,
@@ -130,6 +137,7 @@ impl How {
             keep: self.keep,
             cold: self.cold,
             seed: self.seed.unwrap_or_else(seed_of_now),
+            inside: Inside::default(),
             append: self.append.clone(),
             programs: self.program.clone(),
             accelerator: match self.accel {
@@ -169,6 +177,20 @@ fn seed_of_now() -> u64 {
 }
 
 impl Run {
+    /// A person looks at one guest at a time. One that a debugger is to see from its first instruction on boots.
+    fn settings(&self, progress: &Progress) -> Settings {
+        let inside = Inside { gdb: self.gdb, shell: self.pause_on_fail };
+        let settings = Settings { inside, ..self.how.settings() };
+        if inside != Inside::default() {
+            return Settings { jobs: 1, cold: settings.cold || self.gdb, ..settings };
+        }
+        let jobs = self.how.jobs();
+        if let Some(why) = jobs.why {
+            progress.say(why);
+        }
+        Settings { jobs: jobs.count, ..settings }
+    }
+
     /// A run of a plan, as `test` does it.
     pub(crate) fn of_plan(name: &str, how: How) -> Self {
         Self {
@@ -179,6 +201,8 @@ impl Run {
             how,
             install: false,
             repeat: 1,
+            gdb: false,
+            pause_on_fail: false,
             json_stream: false,
             dry_run: false,
         }
@@ -212,7 +236,7 @@ fn planned(run_args: &Run, home: &Home) -> Result<(Plan, Requests)> {
         (false, false) => run_args.cases.clone(),
     };
     let plan = Plan::make(&scenarios, &contracts, &kernels, &selectors)?;
-    Ok((plan.repeated(run_args.repeat), requests))
+    Ok((plan.repeated(run_args.repeat).traced(&run_args.kernels.trace), requests))
 }
 
 /// Runs, prints the report, and says where the run's folder is.
@@ -222,11 +246,7 @@ pub(crate) fn play(run_args: &Run, home: &Home) -> Result<(Exit, PathBuf)> {
         if run_args.json_stream { Progress::json_stream() } else { Progress::new(run_args.how.quiet) };
     doctor::provide(run_args.install && !run_args.how.offline, false, &progress)?;
     let interrupt = Interrupt::listen(&progress)?;
-    let jobs = run_args.how.jobs();
-    if let Some(why) = jobs.why {
-        progress.say(why);
-    }
-    let settings = &Settings { jobs: jobs.count, ..run_args.how.settings() };
+    let settings = &run_args.settings(&progress);
     let (plan, requests, progress, interrupt) = (&plan, &requests, &progress, &interrupt);
     let (results, folder) = run(library::Run { home, plan, requests, settings, progress, interrupt })?;
     if !run_args.json_stream {

@@ -86,7 +86,8 @@ pub fn boots(
     })
 }
 
-async fn hello(home: &Home, machine: &Machine, interrupt: &Interrupt) -> Result<u64> {
+/// From starting QEMU to the agent's hello.
+pub(super) async fn hello(home: &Home, machine: &Machine, interrupt: &Interrupt) -> Result<u64> {
     let folder = Scratch::new(&home.cache, "bench")?;
     let mut vm = Vm::boot(machine, folder.path(), interrupt.wish())?;
     let said = vm.hello(DEADLINE).await;

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
@@ -19,7 +18,7 @@ use crate::judge::judge;
 use crate::kernel::Request;
 use crate::machine::saved::{self, Found};
 use crate::machine::{Saved, floor};
-use crate::outcome::{Interrupted, bad_input};
+use crate::outcome::bad_input;
 use crate::plan::{Plan, PlannedCase};
 use crate::progress::Progress;
 use crate::record::{Origin, Phases, Record};
@@ -199,7 +198,7 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn go_on(&self) -> Result<()> {
-        if self.interrupt.flag().load(Ordering::Relaxed) { Err(Interrupted.into()) } else { Ok(()) }
+        self.interrupt.check()
     }
 
     /// An ordinary run of one case, so many times; its records, and how long the cases took.

@@ -4,12 +4,14 @@
 mod boot;
 mod kernel;
 mod machines;
+mod peers;
 
 use std::time::Duration;
 
 pub use boot::{Boots, boots};
 pub use kernel::{Costs, Figure, Much, Side, costs};
 pub use machines::{Amount, Machines, SHORT, machines};
+pub use peers::{Peers, peers};
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

@@ -527,6 +527,7 @@ fn a_vacuous_expectation_is_found() {
 fn report(plan: &Plan, records: &[Record]) -> String {
     use crate::machine::accel::{Accelerator, Kind as Accel, Wish};
     let settings = crate::run::Settings {
+        inside: Default::default(),
         results: None,
         offline: false,
         jobs: 2,

@@ -41,8 +41,28 @@ pub use store::{Built, Manifest, PatchNote};
 /// The kernel whose fragments and contract a person's own tree gets unless another is named.
 pub const DEFAULT_BASE: &str = "mainline-6.12";
 
-/// The fragment that makes a kernel look after itself.
-pub const DEBUG: &str = "debug";
+/// A kernel with a fragment more, behind all others: another kernel, with a name and a slot of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// One that looks after itself, and can be traced.
+    Debug,
+    /// One that can be traced, and is as fast as without it while it is not.
+    Trace,
+    /// One that others than Holdfast can boot as well.
+    Peers,
+}
+
+impl Variant {
+    /// Name of the fragment, and of what it makes: `NAME-debug`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+            Self::Peers => "peers",
+        }
+    }
+}
 
 /// Which kernel is wanted.
 #[derive(Clone, Debug)]
@@ -56,8 +76,8 @@ pub struct Request {
     pub config: Option<PathBuf>,
     /// Patches on top: a folder of `*.patch`, an mbox, or one patch.
     pub series: Option<PathBuf>,
-    /// With the fragment [`DEBUG`] behind the others: another kernel, with a slot and a name of its own.
-    pub debug: bool,
+    /// With a fragment more.
+    pub variant: Option<Variant>,
     /// The work slot, for kernels that differ so little that they take turns in one; else one of its own.
     pub slot: Option<String>,
 }
@@ -75,7 +95,7 @@ impl Request {
     /// A kernel of ours as it is.
     #[must_use]
     pub fn named(name: impl Into<String>) -> Self {
-        Self { base: name.into(), tree: None, config: None, series: None, debug: false, slot: None }
+        Self { base: name.into(), tree: None, config: None, series: None, variant: None, slot: None }
     }
 
     /// What the kernel is called in reports: fits into a file name, and is the same for the same
@@ -95,8 +115,8 @@ impl Request {
             }
             None => self.base.clone(),
         };
-        if self.debug {
-            name = format!("{name}-{DEBUG}");
+        if let Some(variant) = self.variant {
+            name = format!("{name}-{}", variant.name());
         }
         for (sign, path) in [("+", &self.series), ("~", &self.config)] {
             if let Some(path) = path {

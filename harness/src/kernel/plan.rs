@@ -15,7 +15,7 @@ use super::series::{self, Patch};
 use super::source::{self, Pristine};
 use super::spec::{self, Base, Spec};
 use super::store::Built;
-use super::{DEBUG, Options, Request, tools, tree};
+use super::{Options, Request, Variant, tools, tree};
 use crate::doctor::{self, Stage};
 use crate::home::Home;
 use crate::outcome::bad_input;
@@ -129,7 +129,7 @@ fn fragments(home: &Home, spec: &Spec, request: &Request) -> Result<(String, Vec
     let trims = if request.config.is_none() { spec.trims.as_slice() } else { &[] };
     let fragments = spec.fragments.iter().chain(trims).map(String::as_str);
     // Behind all others: what it asks for overrules them.
-    for name in fragments.chain(request.debug.then_some(DEBUG)) {
+    for name in fragments.chain(request.variant.map(Variant::name)) {
         let path = spec::fragment_path(home, name);
         asked.extend(config::read_fragment(&path, &path.display().to_string())?);
     }
@@ -207,7 +207,7 @@ fn slot_name(request: &Request, origin: Option<&Path>) -> String {
     }
     let full = |path: &Path| tools::show(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
     let mut parts = vec![request.base.clone()];
-    parts.extend(request.debug.then(|| DEBUG.to_owned()));
+    parts.extend(request.variant.map(|variant| variant.name().to_owned()));
     let mut is_ours = true;
     for path in [origin, request.series.as_deref(), request.config.as_deref()] {
         is_ours &= path.is_none();
@@ -242,13 +242,15 @@ mod tests {
     use crate::home::Own;
 
     #[test]
-    fn a_debug_kernel_has_a_name_and_a_slot_of_its_own() {
+    fn a_variant_has_a_name_and_a_slot_of_its_own() {
         let plain = Request::named("mine-6.12");
-        let debug = Request { debug: true, ..plain.clone() };
+        let debug = Request { variant: Some(Variant::Debug), ..plain.clone() };
+        let trace = Request { variant: Some(Variant::Trace), ..plain.clone() };
         let series = |request: &Request| Request { series: Some("/s/v2".into()), ..request.clone() };
         let table = [
             (plain.clone(), "mine-6.12", "mine-6.12"),
             (debug.clone(), "mine-6.12-debug", "mine-6.12-debug"),
+            (trace, "mine-6.12-trace", "mine-6.12-trace"),
             (series(&plain), "mine-6.12+v2", "mine-6.12+v2-"),
             (series(&debug), "mine-6.12-debug+v2", "mine-6.12-debug+v2-"),
             (Request { slot: Some("shared".into()), ..series(&debug) }, "mine-6.12-debug+v2", "shared"),
@@ -272,7 +274,7 @@ mod tests {
         for (name, text) in [
             ("base", "CONFIG_A=y\n"),
             ("lean", "CONFIG_SLUB_TINY=y\nCONFIG_KASAN=n\n"),
-            (DEBUG, "CONFIG_SLUB_TINY=n\nCONFIG_KASAN=y\n"),
+            ("debug", "CONFIG_SLUB_TINY=n\nCONFIG_KASAN=y\n"),
         ] {
             fs::write(folder.join(format!("{name}.config")), text).unwrap();
         }
@@ -289,8 +291,9 @@ mod tests {
             trims: vec!["lean".into()],
             patches: Vec::new(),
         };
-        let text = |debug| {
-            let request = Request { debug, ..Request::named("mine") };
+        let text = |debug: bool| {
+            let variant = debug.then_some(Variant::Debug);
+            let request = Request { variant, ..Request::named("mine") };
             fragments(&home, &spec, &request).unwrap().0.replace(LOCAL_VERSION, "")
         };
         assert_eq!(text(false).trim(), "CONFIG_A=y\nCONFIG_KASAN=n\nCONFIG_SLUB_TINY=y");

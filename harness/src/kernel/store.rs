@@ -77,6 +77,12 @@ impl Built {
         })
     }
 
+    /// The kernel with its symbols, for a debugger.
+    #[must_use]
+    pub fn vmlinux(&self) -> PathBuf {
+        self.dir.join("vmlinux")
+    }
+
     /// The image to boot.
     #[must_use]
     pub fn bzimage(&self) -> PathBuf {

@@ -33,6 +33,10 @@ pub enum Memory<'a> {
 pub(super) const AGENT_SOCKET: &str = "agent.sock";
 /// Socket of QMP.
 pub(super) const QMP_SOCKET: &str = "qmp.sock";
+/// Socket of the gdb stub.
+pub const GDB_SOCKET: &str = "gdb.sock";
+/// Socket of the virtio console.
+pub const SHELL_SOCKET: &str = "shell.sock";
 /// The serial console.
 pub const CONSOLE: &str = "console.log";
 
@@ -42,7 +46,9 @@ const APPEND: &str = "console=ttyS0 loglevel=5 oops=panic panic=-1";
 /// All that the kernel is told.
 #[must_use]
 pub(super) fn kernel_arguments(machine: &Machine) -> String {
-    format!("{APPEND} {}", machine.append).trim_end().to_owned()
+    // Addresses are those of vmlinux.
+    let gdb = if machine.inside.gdb { "nokaslr " } else { "" };
+    format!("{APPEND} {gdb}{}", machine.append).trim_end().to_owned()
 }
 
 /// QEMU's arguments, without the program's name; file names are relative to the case's folder.
@@ -99,10 +105,21 @@ pub fn arguments(machine: &Machine, memory: Memory<'_>, ports: Ports) -> Vec<Str
             add("device", format!("virtserialport,chardev=agent,name={PORT_NAME}"));
             add("chardev", format!("socket,id=qmp,path={QMP_SOCKET}"));
             add("mon", "chardev=qmp,mode=control".into());
+            if machine.inside.shell {
+                add("chardev", format!("socket,id=shell,path={SHELL_SOCKET},server=on,wait=off"));
+                add("device", "virtconsole,chardev=shell".into());
+            }
+            if machine.inside.gdb {
+                add("chardev", format!("socket,id=gdb,path={GDB_SOCKET},server=on,wait=off"));
+                add("gdb", "chardev:gdb".into());
+            }
         }
         Ports::Terminal => add("serial", "mon:stdio".into()),
     }
     args.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(String::from));
+    if machine.inside.gdb && ports == Ports::Host {
+        args.push("-S".to_owned());
+    }
     args
 }
 
@@ -150,7 +167,7 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::accel::{Accelerator, Kind};
-    use super::super::default_pmem;
+    use super::super::{Inside, default_pmem};
     use super::*;
 
     fn machine() -> Machine {
@@ -164,6 +181,7 @@ mod tests {
             memory_mib: 512,
             pmem: default_pmem(),
             clock: Clock::Host,
+            inside: Inside::default(),
         }
     }
 
@@ -200,6 +218,28 @@ mod tests {
         assert_eq!(counts.len(), host.len() + 2, "{counts:?}");
         assert!(counts.windows(2).any(|words| words == ["-icount", "shift=0,sleep=on"]));
         assert!(host.iter().all(|word| word != "-icount"));
+    }
+
+    #[test]
+    fn a_person_looks_inside_through_sockets_of_the_folder() {
+        let inside = Inside { gdb: true, shell: true };
+        let args = |ports| arguments(&Machine { inside, ..machine() }, Memory::Own, ports).join(" ");
+        let host = args(Ports::Host);
+        for part in [
+            "-S",
+            "-gdb chardev:gdb",
+            "path=gdb.sock,",
+            "virtconsole,chardev=shell",
+            "path=shell.sock,",
+            "nokaslr",
+        ] {
+            assert!(host.contains(part), "{part} is not in {host}");
+        }
+        let other = args(Ports::Terminal);
+        assert!(
+            !other.contains(".sock") && !other.contains("-S"),
+            "a person at the console has it all: {other}"
+        );
     }
 
     #[test]

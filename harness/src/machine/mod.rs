@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use holdfast_protocol::{Device, Place};
 
-pub use command::{CONSOLE, Memory, Ports, arguments, script};
+pub use command::{CONSOLE, GDB_SOCKET, Memory, Ports, SHELL_SOCKET, arguments, script};
 pub(crate) use pmem::copy;
 pub use saved::Saved;
 pub use vm::{Broken, Cancel, Vm, cancel_pair};
@@ -48,6 +48,18 @@ pub struct Machine {
     pub pmem: Vec<Device>,
     /// What its clock goes by.
     pub clock: Clock,
+    /// What a person looks into it with.
+    pub inside: Inside,
+}
+
+/// What a person looks into a machine with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// QEMU's gdb stub, on the socket [`GDB_SOCKET`] of the case's folder. It waits for a debugger's `continue`, and
+    /// nothing has a deadline.
+    pub gdb: bool,
+    /// A virtio console, on the socket [`SHELL_SOCKET`] of the case's folder, for a shell in the guest.
+    pub shell: bool,
 }
 
 /// What a guest's clock, and with it its time stamp counter, goes by.

@@ -23,6 +23,8 @@ const STEAL_UNIT: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
     pid: Option<u32>,
+    /// Nobody is ever late.
+    endless: bool,
     at: Instant,
     seen: Seen,
     lost: Duration,
@@ -31,7 +33,18 @@ pub(super) struct Watch {
 impl Watch {
     /// Begins now.
     pub(super) fn new(pid: Option<u32>) -> Self {
-        Self { pid, at: Instant::now(), seen: pid.map(Seen::of).unwrap_or_default(), lost: Duration::ZERO }
+        Self {
+            pid,
+            endless: false,
+            at: Instant::now(),
+            seen: pid.map(Seen::of).unwrap_or_default(),
+            lost: Duration::ZERO,
+        }
+    }
+
+    /// A debugger holds the machine for as long as it likes.
+    pub(super) fn endless(self, endless: bool) -> Self {
+        Self { endless, ..self }
     }
 
     /// What the machine could not use so far. Looks at it anew.
@@ -48,8 +61,8 @@ impl Watch {
         // Most answers come before anybody need look.
         let (begun, before) = (Instant::now(), self.lost);
         let mut left = patience;
-        while !left.is_zero() {
-            sleep(left.min(TICK)).await;
+        while self.endless || !left.is_zero() {
+            sleep(if self.endless { TICK } else { left.min(TICK) }).await;
             let lost = self.lost().saturating_sub(before);
             left = patience.saturating_sub(begun.elapsed().saturating_sub(lost));
         }

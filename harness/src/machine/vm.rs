@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::command::{AGENT_SOCKET, Memory, Ports, QMP_SOCKET, arguments};
+use super::command::{AGENT_SOCKET, GDB_SOCKET, Memory, Ports, QMP_SOCKET, SHELL_SOCKET, arguments};
 use super::patience::Watch;
 use super::qmp::Qmp;
 use super::saved::{MEMORY, STATE, Saved};
@@ -204,7 +204,7 @@ impl Vm {
             folder: folder.to_owned(),
             transcript: create(TRANSCRIPT)?,
             begun: Instant::now(),
-            watch: Watch::new(pid),
+            watch: Watch::new(pid).endless(machine.inside.gdb),
             cancel,
         })
     }
@@ -341,7 +341,7 @@ impl Vm {
                 ended = self.ended_within(STOP_PATIENCE).await;
             }
         }
-        for socket in [AGENT_SOCKET, QMP_SOCKET] {
+        for socket in [AGENT_SOCKET, QMP_SOCKET, GDB_SOCKET, SHELL_SOCKET] {
             let _ = fs::remove_file(self.folder.join(socket));
         }
         match ended {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::verdict::Seen;
 use super::*;
 use crate::home::Own;
+use crate::kernel::Variant;
 use crate::outcome::BadInput;
 use crate::report::ClauseState;
 use crate::scenario;
@@ -89,7 +90,7 @@ fn brood(dir: &Path, only: &[&str]) -> Result<Brood> {
         features: Vec::new(),
         programs: Vec::new(),
     };
-    let request = Request { debug: true, ..Request::named("mine-6.12") };
+    let request = Request { variant: Some(Variant::Debug), ..Request::named("mine-6.12") };
     let only: Vec<String> = only.iter().map(|name| (*name).to_owned()).collect();
     Brood::load(&home, &base, &request, &contract(), &only)
 }
@@ -145,7 +146,7 @@ fn mutants_share_a_slot_and_are_judged_as_their_kernel_by_the_cases_that_prove_s
     assert_eq!(all, want);
     let slots: Vec<Option<&str>> = kernels.iter().map(|kernel| requests[*kernel].slot.as_deref()).collect();
     assert_eq!(slots, [None, Some("mine-6.12-debug-mutants"), Some("mine-6.12-debug-mutants")]);
-    assert!(requests.values().all(|request| request.debug));
+    assert!(requests.values().all(|request| request.variant == Some(Variant::Debug)));
     let (named, requests) = rows(&["shows"], false);
     assert_eq!(named[..2], [format!("{} control", kernels[1]), format!("{} shows", kernels[1])]);
     assert_eq!((named.len(), requests.len()), (4, 2));

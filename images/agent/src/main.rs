@@ -23,6 +23,7 @@ mod signals;
 mod stress;
 mod survey;
 mod sys;
+mod trace;
 mod verbs;
 mod wire;
 

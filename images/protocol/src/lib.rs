@@ -35,6 +35,9 @@ pub const PORT_NAME: &str = "holdfast.agent";
 /// Version of this protocol; the host refuses an agent that says another one.
 pub const VERSION: u32 = 7;
 
+/// How much of a trace is told, in bytes.
+pub const MAX_TRACE_BYTES: usize = 1 << 20;
+
 /// How much of what an operation shows is told, in bytes.
 pub const MAX_SHOWN_BYTES: usize = 16 << 10;
 

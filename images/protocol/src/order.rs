@@ -82,6 +82,11 @@ pub enum Order {
         /// How long to watch, in milliseconds of the guest's progress.
         for_ms: u64,
     },
+    /// Tell what the trace events of [`Setup::trace`] have recorded so far: [`Reply::Traced`].
+    Traced,
+    /// Run a shell for a person on the machine's virtio console, until it ends; actors stay as they are:
+    /// [`Reply::ShellEnded`].
+    Shell,
     /// End all actors and consult the standing oracles: [`Reply::Finished`].
     Finish {
         /// How long a killed actor may take to be gone, in milliseconds of the guest's progress.
@@ -122,6 +127,11 @@ pub enum Reply {
         /// does not tell.
         idle_ns: Option<u64>,
     },
+    /// To [`Order::Traced`]: what tracefs shows in `trace`, times in seconds of CLOCK_MONOTONIC; its end, in whole
+    /// lines, where it is more than [`MAX_TRACE_BYTES`](crate::MAX_TRACE_BYTES).
+    Traced(String),
+    /// To [`Order::Shell`].
+    ShellEnded,
     /// To [`Order::Finish`].
     Finished(Oracles),
     /// The order could not be carried out at all (an agent or guest fault, never a result).
@@ -190,6 +200,9 @@ pub struct Setup {
     /// is looked at from the boot on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub again: bool,
+    /// Trace events to record, as `SUBSYSTEM:EVENT`, each may hold `*`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trace: Vec<String>,
 }
 
 /// A file that is written with a pattern, synced and proved DAX before the first step.

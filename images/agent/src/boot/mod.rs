@@ -9,7 +9,7 @@ pub(crate) mod filesystems;
 mod mounts;
 mod pmem;
 pub(crate) mod rdma_link;
-mod shell;
+pub(crate) mod shell;
 
 use std::path::PathBuf;
 use std::thread;

@@ -35,7 +35,7 @@ use crate::clock::now_ms;
 use crate::oracles::Eyes;
 use crate::progress::{Progress, Watch};
 use crate::wire::{DeclaredFile, RemoteRegion};
-use crate::{procfs, sys};
+use crate::{procfs, sys, trace};
 use beside::Beside;
 use cast::Cast;
 use damage::Ledger;
@@ -227,6 +227,8 @@ impl Session {
             Order::Repeat { body, times } => self.repeat(body, times),
             Order::Await { step, wait_ms } => self.wait_or_end(&step, wait_ms).map(Reply::Fact),
             Order::Still { step, for_ms } => self.wait(&step, for_ms).map(Reply::Fact),
+            Order::Traced => trace::read().map(Reply::Traced),
+            Order::Shell => boot::shell::run_aside().map(|()| Reply::ShellEnded),
             Order::Finish { settle_ms } => self.finish(settle_ms).map(Reply::Finished),
         };
         reply.unwrap_or_else(|why| Reply::Refused { why })
