@@ -40,8 +40,8 @@ pub(crate) struct Kernels {
     /// With KASAN, lockdep, kmemleak and the like, stored apart as NAME-debug; ten seconds more a case
     #[arg(long)]
     pub(crate) debug: bool,
-    /// Trace events to record in each case, as SUBSYSTEM:EVENT, each may hold `*` (`filelock:*,fs_dax:*`); on a
-    /// kernel that is stored apart as NAME-trace
+    /// Trace events to record in each case (`filelock:*,fs_dax:dax_pmd_fault`), on a kernel that is stored apart as
+    /// NAME-trace
     #[arg(long, value_name = "EVENTS", value_delimiter = ',')]
     pub(crate) trace: Vec<String>,
     /// Judge by this contract instead of the one the kernel claims

@@ -200,7 +200,7 @@ pub struct Setup {
     /// is looked at from the boot on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub again: bool,
-    /// Trace events to record, as `SUBSYSTEM:EVENT`, each may hold `*`.
+    /// Trace events to record, as `SUBSYSTEM:EVENT` or `SUBSYSTEM:*`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trace: Vec<String>,
 }
