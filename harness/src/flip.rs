@@ -250,8 +250,10 @@ fn of_the_machine(record: &Record) -> Vec<Altered> {
         });
     }
     with("RDMA", "is not ready", &|one| {
-        one.hello.iter_mut().for_each(|hello| hello.rdma.trouble = "altered".into());
+        let links = one.hello.iter_mut().flat_map(|hello| &mut hello.rdma);
+        links.for_each(|link| link.trouble = "altered".into());
     });
+    with("RDMA", "is not there", &|one| one.hello.iter_mut().for_each(|hello| hello.rdma.clear()));
     for (nr, file) in record.files.iter().enumerate() {
         let what = format!("file {}", file.name);
         with(&what, "is dropped", &|one| drop(one.files.remove(nr)));

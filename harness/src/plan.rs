@@ -353,6 +353,7 @@ fn plan_case(scenario: &Scenario, kernel: &PlannedKernel, under: &Under<'_>) -> 
             files: scenario.files.clone(),
             actors,
             sysctl: scenario.sysctl.clone(),
+            provider: scenario.provider,
             ..Setup::default()
         },
         steps,

@@ -20,7 +20,7 @@ use holdfast::plan::{PlannedCase, PlannedStep};
 use holdfast::record::{End, Origin, Record};
 use holdfast::scenario::Action;
 use holdfast_protocol::{
-    Awake, Fact, Hello, Oracles, Order, Outcome, Place, PmemFact, RdmaFact, Reply, Setup, read_frame,
+    Awake, Fact, Hello, Oracles, Order, Outcome, Place, PmemFact, Provider, RdmaFact, Reply, Setup, read_frame,
     write_frame,
 };
 use serde_json::{Value, json};
@@ -146,7 +146,13 @@ fn hello() -> Hello {
             })
             .into(),
         features: BTreeMap::new(),
-        rdma: RdmaFact { device: String::new(), active: true, gid_index: None, trouble: String::new() },
+        rdma: vec![RdmaFact {
+            provider: Provider::Rxe,
+            device: String::new(),
+            active: true,
+            gid_index: None,
+            trouble: String::new(),
+        }],
         cpus: 1,
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Builds the C shims (verbs.h, guarded access to memory) and links libibverbs with its rxe provider, all of it static.
+//! Builds the C shims (verbs.h, guarded access to memory) and links libibverbs with its providers rxe and siw, all
+//! of it static.
 
 use std::path::{Path, PathBuf};
 use std::process::exit;
@@ -21,22 +22,24 @@ fn main() {
     if !Path::new("/usr/include/infiniband/verbs.h").is_file() {
         missing("infiniband/verbs.h");
     }
-    let Some(provider) = rxe_provider(dir) else { missing("librxe-rdmav*.a") };
+    let providers = ["rxe", "siw"]
+        .map(|name| provider(dir, name).unwrap_or_else(|| missing(&format!("lib{name}-rdmav*.a"))));
 
     cc::Build::new()
         .file("src/verbs.c")
         .file("src/memory.c")
-        .define("RDMA_STATIC_PROVIDERS", "rxe")
+        .define("RDMA_STATIC_PROVIDERS", "rxe,siw")
         .extra_warnings(true)
         .compile("holdfast_shims");
     println!("cargo::rerun-if-changed={}", dir.join("libibverbs.a").display());
     println!("cargo::rustc-link-search=native={}", dir.display());
-    // libibverbs names the provider and the provider names libibverbs: one group, so that the
+    // libibverbs names the providers and they name libibverbs: one group, so that the
     // order of the archives does not matter.
     for argument in [
         "--start-group",
         "-l:libibverbs.a",
-        &format!("-l:{provider}"),
+        &format!("-l:{}", providers[0]),
+        &format!("-l:{}", providers[1]),
         "-l:libnl-route-3.a",
         "-l:libnl-3.a",
         "--end-group",
@@ -45,15 +48,15 @@ fn main() {
     }
 }
 
-/// The provider's archive carries the ABI version of libibverbs in its name, which differs between
+/// A provider's archive carries the ABI version of libibverbs in its name, which differs between
 /// releases of rdma-core.
-fn rxe_provider(dir: &Path) -> Option<String> {
+fn provider(dir: &Path, name: &str) -> Option<String> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(dir)
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            name.starts_with("librxe-rdmav") && name.ends_with(".a")
+            let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+            file.starts_with(&format!("lib{name}-rdmav")) && file.ends_with(".a")
         })
         .collect();
     found.sort();

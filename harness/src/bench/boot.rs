@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
-use holdfast_protocol::Reply;
+use holdfast_protocol::{Provider, Reply};
 use serde::Serialize;
 
 use super::{median, millis};
@@ -97,7 +97,7 @@ pub(super) async fn hello(home: &Home, machine: &Machine, interrupt: &Interrupt)
     match said {
         Ok(Reply::Hello(hello)) => {
             // A guest that gave something up early is not a fast one.
-            match unready(&hello) {
+            match unready(&hello, Provider::default()) {
                 None => Ok(after),
                 Some(why) => Err(anyhow::anyhow!(why)),
             }

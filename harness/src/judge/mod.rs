@@ -19,7 +19,7 @@ pub use oracles::{ORACLES, OracleResult};
 pub use results::ProgramResult;
 pub use steps::{StepResult, StepStatus, by_whole_paces, scaled};
 
-use holdfast_protocol::{FileFact, Hello, Leaks, Oracles, Place};
+use holdfast_protocol::{FileFact, Hello, Leaks, Oracles, Place, Provider};
 
 use crate::contract::{Contract, NO_STALE_READ, NO_STALE_WRITE, PINS_BALANCED};
 use crate::outcome::Kind;
@@ -97,7 +97,7 @@ pub fn judge(case: &PlannedCase, contract: &Contract, record: &Record) -> CaseRe
     let oracles = record
         .oracles
         .as_ref()
-        .map(|seen| oracles::judge(seen, &record.fsck, &case.broken_oracles))
+        .map(|seen| oracles::judge(seen, &record.fsck, &case.broken_oracles, case.setup.provider))
         .unwrap_or_default();
     let (undeclared, notes) = splats(contract, record);
     let verdict = verdict(case, record, &steps, &oracles, undeclared);
@@ -185,6 +185,14 @@ fn verdict(
     match &record.end {
         End::Cancelled => return Verdict::because(Kind::NotRun, "the run was ended before"),
         End::NotTried { why } => return Verdict::because(Kind::NotRun, why.clone()),
+        // What the guest lacks explains what it could not prepare.
+        End::Fault { .. }
+            if undeclared.is_none()
+                && let Some(why) =
+                    record.hello.as_ref().and_then(|hello| unready(hello, case.setup.provider)) =>
+        {
+            return Verdict::because(Kind::Inconclusive, why);
+        }
         // A fault of the host is none of the kernel's; but a splat before it is.
         End::Fault { why } if undeclared.is_none() => return Verdict::because(Kind::Infra, why.clone()),
         _ => {}
@@ -239,7 +247,9 @@ fn verdict(
             ..Verdict::because(Kind::Fail, bad.got.clone())
         };
     }
-    if let Some(why) = record.oracles.as_ref().and_then(|seen| oracles::damage_unknown(&seen.damage)) {
+    if let Some(why) =
+        record.oracles.as_ref().and_then(|seen| oracles::damage_unknown(&seen.damage, case.setup.provider))
+    {
         return Verdict::because(Kind::Inconclusive, why);
     }
     let unsure = results::doubt(case, record).or_else(|| steps::unreached(case, record));
@@ -276,7 +286,7 @@ fn precondition(case: &PlannedCase, record: &Record) -> Option<String> {
     if hello.kernel != record.release {
         return Some(format!("the guest runs {}, not {}", hello.kernel, record.release));
     }
-    if let Some(why) = unready(hello) {
+    if let Some(why) = unready(hello, case.setup.provider) {
         return Some(why);
     }
     if let Some(why) = features::unconfirmed(case, hello) {
@@ -323,17 +333,20 @@ pub(crate) fn unproved(file: &FileFact) -> Option<String> {
     (!filled).then(|| format!("file `{name}` does not hold its pattern before the first step"))
 }
 
-/// What a guest that introduced itself lacks; `None` when it has all three NVDIMMs and the RDMA link.
+/// What a guest that introduced itself lacks; `None` when it has all three NVDIMMs and the provider's RDMA link.
 #[must_use]
-pub fn unready(hello: &Hello) -> Option<String> {
+pub fn unready(hello: &Hello, provider: Provider) -> Option<String> {
     for place in [Place::Ext4, Place::Xfs, Place::Devdax] {
         if !hello.pmem.iter().any(|pmem| pmem.place == place) {
             return Some(format!("the guest has no {place:?}"));
         }
     }
     let pmem = hello.pmem.iter().map(|pmem| (format!("{:?}", pmem.place).to_lowercase(), &pmem.trouble));
-    let (what, trouble) =
-        pmem.chain([("rdma".to_owned(), &hello.rdma.trouble)]).find(|(_, trouble)| !trouble.is_empty())?;
+    let Some(link) = hello.rdma.iter().find(|link| link.provider == provider) else {
+        return Some(format!("the guest has no {} link", provider.name()));
+    };
+    let link = (format!("{} link", provider.name()), &link.trouble);
+    let (what, trouble) = pmem.chain([link]).find(|(_, trouble)| !trouble.is_empty())?;
     Some(format!("the guest's {what} is not ready: {trouble}"))
 }
 

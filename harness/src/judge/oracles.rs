@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use holdfast_protocol::{DamageFact, Oracles, Outcome, Place, Victim};
+use holdfast_protocol::{DamageFact, Oracles, Outcome, Place, Provider, Victim};
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{NO_STALE_READ, NO_STALE_WRITE};
@@ -54,7 +54,12 @@ fn unseen(seen: impl Iterator<Item = Place>) -> impl Iterator<Item = Place> {
 
 /// In the order in which one trouble causes another: a stuck task holds a
 /// region, a region holds pins, pins hold a mount.
-pub(super) fn judge(seen: &Oracles, fsck: &[FsckFact], broken: &BTreeMap<String, String>) -> Vec<OracleResult> {
+pub(super) fn judge(
+    seen: &Oracles,
+    fsck: &[FsckFact],
+    broken: &BTreeMap<String, String>,
+    provider: Provider,
+) -> Vec<OracleResult> {
     let mut results = Vec::new();
     let mut say = |name: &str, balance: bool, expected: &str, trouble: Option<String>| {
         results.push(OracleResult {
@@ -103,7 +108,7 @@ pub(super) fn judge(seen: &Oracles, fsck: &[FsckFact], broken: &BTreeMap<String,
     say("fsck", false, "both file systems check clean", (!troubles.is_empty()).then(|| troubles.join("; ")));
     let tried = |what: fn(&Victim) -> &Option<Outcome>| {
         let victims = seen.damage.iter().filter_map(|fact| fact.victim.as_ref());
-        victims.filter_map(|victim| what(victim).as_ref()).any(decided)
+        victims.filter_map(|victim| what(victim).as_ref()).any(|transfer| decided(provider, transfer))
     };
     let (writes, reads) = damage(&seen.damage);
     // Where it is expected broken it is asked too: nobody looked is no breakage.
@@ -128,12 +133,21 @@ pub(super) fn judge(seen: &Oracles, fsck: &[FsckFact], broken: &BTreeMap<String,
 }
 
 /// A transfer that shows what a device reaches: it went through, or the region was refused. Anything else,
-/// a flushed request or one that was never posted, is as if nobody had tried.
-fn decided(transfer: &Outcome) -> bool {
+/// a flushed request of rxe or one that was never posted, is as if nobody had tried.
+fn decided(provider: Provider, transfer: &Outcome) -> bool {
     match transfer {
         Outcome::Returned(_) | Outcome::Differs { .. } => true,
-        Outcome::Completion(status) => status == "REM_ACCESS_ERR",
+        Outcome::Completion(status) => status == refusal(provider),
         _ => false,
+    }
+}
+
+/// What a request comes to that the target refuses. Over iWARP the target ends the connection, and the guest
+/// posts no request on one that has ended before (images/agent/src/verbs.c, hf_transfer()).
+fn refusal(provider: Provider) -> &'static str {
+    match provider {
+        Provider::Rxe => "REM_ACCESS_ERR",
+        Provider::Siw => "WR_FLUSH_ERR",
     }
 }
 
@@ -158,8 +172,8 @@ fn damage(facts: &[DamageFact]) -> (Option<String>, Option<String>) {
 }
 
 /// Why it is not known what a device reaches; `None` where that was shown, or no block was given away.
-pub(super) fn damage_unknown(facts: &[DamageFact]) -> Option<String> {
-    let (fact, trouble) = facts.iter().find_map(|fact| Some((fact, why_not_shown(fact)?)))?;
+pub(super) fn damage_unknown(facts: &[DamageFact], provider: Provider) -> Option<String> {
+    let (fact, trouble) = facts.iter().find_map(|fact| Some((fact, why_not_shown(fact, provider)?)))?;
     let lost = match fact.lost_kib {
         0 => String::new(),
         lost => format!(", where {lost} KiB are not the file's any more,"),
@@ -167,14 +181,14 @@ pub(super) fn damage_unknown(facts: &[DamageFact]) -> Option<String> {
     Some(format!("what ${} reaches after {}{lost} could not be shown: {trouble}", fact.region, fact.after))
 }
 
-fn why_not_shown(fact: &DamageFact) -> Option<String> {
+fn why_not_shown(fact: &DamageFact, provider: Provider) -> Option<String> {
     let Some(victim) = &fact.victim else { return Some(fact.trouble.clone()) };
     let tried = [("read", &victim.read), ("write", &victim.write)];
     let mut tried = tried.into_iter().filter_map(|(what, outcome)| Some((what, outcome.as_ref()?))).peekable();
     if tried.peek().is_none() {
         return Some("nothing was transferred".to_owned());
     }
-    let (what, outcome) = tried.find(|(_, outcome)| !decided(outcome))?;
+    let (what, outcome) = tried.find(|(_, outcome)| !decided(provider, outcome))?;
     Some(format!("the {what} ended with {}", describe(outcome)))
 }
 
@@ -184,7 +198,7 @@ mod tests {
 
     #[test]
     fn every_oracle_has_a_name_a_scenario_can_say() {
-        let results = judge(&Oracles::default(), &[], &BTreeMap::new());
+        let results = judge(&Oracles::default(), &[], &BTreeMap::new(), Provider::Rxe);
         let names: Vec<&str> = results.iter().map(|one| one.name.as_str()).collect();
         // The last two are asked only where blocks were given away.
         assert_eq!(names, ORACLES[..6]);

@@ -110,7 +110,15 @@ fn good(case: &PlannedCase) -> Record {
             })
             .into(),
         features: BTreeMap::new(),
-        rdma: RdmaFact { device: "rxe0".into(), active: true, gid_index: Some(1), trouble: String::new() },
+        rdma: Provider::ALL
+            .map(|provider| RdmaFact {
+                provider,
+                device: format!("{}0", provider.name()),
+                active: true,
+                gid_index: Some(1),
+                trouble: String::new(),
+            })
+            .into(),
         cpus: 1,
     });
     for name in case.setup.files.keys() {
@@ -195,7 +203,7 @@ fn what_a_contract_rules_out_is_known_before_anything_boots() {
 #[test]
 fn each_thing_that_goes_wrong_has_its_own_verdict() {
     type Change = fn(&mut Record);
-    let table: [(&str, Kind, Option<&str>, Change); 36] = [
+    let table: [(&str, Kind, Option<&str>, Change); 38] = [
         ("the pin is refused", Kind::Fail, Some("mr"), |r| {
             r.facts.get_mut("mr").unwrap().outcome = Outcome::Errno(95)
         }),
@@ -216,7 +224,14 @@ fn each_thing_that_goes_wrong_has_its_own_verdict() {
         ("a file is not known", Kind::Inconclusive, None, |r| r.files.clear()),
         ("a file is not filled", Kind::Inconclusive, None, |r| r.files[0].filled = false),
         ("RDMA is not ready", Kind::Inconclusive, None, |r| {
-            r.hello.as_mut().unwrap().rdma.trouble = "no GID".into()
+            r.hello.as_mut().unwrap().rdma[0].trouble = "no GID".into()
+        }),
+        ("another provider's RDMA is not ready", Kind::Pass, None, |r| {
+            r.hello.as_mut().unwrap().rdma[1].trouble = "no driver".into()
+        }),
+        ("nothing was prepared, because RDMA is not ready", Kind::Inconclusive, None, |r| {
+            r.hello.as_mut().unwrap().rdma[0].trouble = "no GID".into();
+            r.end = End::Fault { why: "refused".into() };
         }),
         ("pins leak", Kind::Fail, Some("oracle/pins"), |r| oracles(r).pins_after.released = 8),
         ("a region is left", Kind::Fail, Some("oracle/regions"), |r| oracles(r).regions_left = 1),

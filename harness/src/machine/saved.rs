@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use holdfast_protocol::{ConfigMismatch, Hello};
+use holdfast_protocol::{ConfigMismatch, Hello, Provider};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -305,7 +305,8 @@ pub async fn make(
     let made = get_ready_and_save(&mut vm, requests).await;
     vm.stop().await;
     let (hello, config, pace) = made.map_err(|broken| in_words(broken, dir))?;
-    if let Some(why) = unready(&hello) {
+    // A link beside the ordinary one is missed by the cases that ask for it.
+    if let Some(why) = unready(&hello, Provider::default()) {
         bail!(why);
     }
     let console = fs::read(dir.join(CONSOLE)).unwrap_or_default();

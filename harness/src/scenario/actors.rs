@@ -15,7 +15,7 @@ use crate::contract::Contract;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Actor {
-    /// Opens the RDMA device, with a protection domain and a completion queue, before the first step.
+    /// Opens the RDMA device of the case's provider, with a protection domain, before the first step.
     #[serde(default)]
     pub rdma: bool,
     /// Not started before the first step: a `fork` of another actor makes it.

@@ -482,6 +482,7 @@ fn meaning(case: &Case, breaks: Breaks, file: &Path, id: String) -> Scenario {
         needs_features: form.needs_features.clone(),
         control: form.control,
         cpus: form.cpus,
+        provider: form.provider,
         sysctl: sysctl.collect(),
         files: form.files.clone(),
         actors: form.actors.clone(),

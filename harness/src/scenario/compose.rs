@@ -110,7 +110,9 @@ impl Sources {
     /// One case; `None` when its head could not be read.
     pub(super) fn compose(&self, combination: &Combination, faults: &mut Faults) -> Option<Case> {
         let value = combination.fill(&self.value);
-        let mut form: Form = faults.keep(self.main.typed(value.clone()))?;
+        let mut head = value.clone();
+        faults.keep(combination.set_keys(&self.main, &mut head))?;
+        let mut form: Form = faults.keep(self.main.typed(head))?;
         let mut written = Vec::new();
         for (name, document, raw) in &self.shared {
             let value = combination.fill(raw);

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use holdfast_protocol::Provider;
 use serde_json::Value;
 
 use super::under::{self, Under};
@@ -34,7 +35,11 @@ pub fn explain(scenario: &Scenario, contracts: &Contracts) -> String {
         );
     }
     for (name, actor) in &scenario.actors {
-        let rdma = if actor.rdma { " with an RDMA device" } else { "" };
+        let rdma = match (actor.rdma, scenario.provider) {
+            (true, Provider::Rxe) => " with an RDMA device".to_owned(),
+            (true, provider) => format!(" with an RDMA device of {}", provider.name()),
+            (false, _) => String::new(),
+        };
         let what = match &actor.thread_of {
             Some(of) => format!("a second thread of `{of}`"),
             None => format!("a process{rdma}"),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_protocol::{FileSetup, Op};
+use holdfast_protocol::{FileSetup, Op, Provider};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -33,6 +33,9 @@ pub(super) struct Form {
     /// Virtual processors of its machine.
     #[serde(default = "one")]
     pub(super) cpus: u32,
+    /// Whose soft RDMA device its actors open.
+    #[serde(default)]
+    pub(super) provider: Provider,
     /// Parameters and their values: one case a combination.
     #[serde(default)]
     pub(super) matrix: Map<String, Value>,

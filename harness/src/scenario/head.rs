@@ -45,6 +45,15 @@ impl Checker<'_> {
         if !(1..=MOST_CPUS).contains(&form.cpus) {
             say(&path!["cpus"], None, &format!("a machine has 1 to {MOST_CPUS} processors"));
         }
+        if !form.provider.is_rxe() && !form.actors.values().any(|actor| actor.rdma) {
+            let message = "a provider is for actors with `rdma: true`, and there is none";
+            let at = if form.matrix.contains_key("provider") {
+                &path!["matrix", "provider"][..]
+            } else {
+                &path!["provider"]
+            };
+            faults.push(self.document.fault(at, None, message));
+        }
         sizes(form, self.document, faults);
         for (actor, setup) in &form.actors {
             for (handler, setup) in setup.on_signal.iter().filter(|(_, one)| !is_signal(&one.signal)) {

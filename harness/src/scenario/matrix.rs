@@ -5,15 +5,20 @@
 //! expressions.
 
 use anyhow::Result;
+use holdfast_protocol::Provider;
 use serde_json::{Map, Value};
 
 use super::limits::MOST_CASES_PER_FILE;
 use crate::path;
 use crate::yaml::Document;
 
+/// Keys of a scenario that a parameter of their name sets, and what each is where nothing is said of it: ids
+/// leave that out, so that a scenario which gets the parameter keeps the cases it had.
+const KEYS: [(&str, &str); 1] = [("provider", "rxe")];
+
 /// One combination of a matrix.
 pub(super) struct Combination {
-    /// The part of the case's id: `[fs=ext4,cut=punch]`, empty without a matrix.
+    /// The part of the case's id: `[fs=ext4,cut=punch]`, empty where nothing is to be said.
     pub(super) suffix: String,
     chosen: Vec<(String, Value)>,
 }
@@ -57,8 +62,11 @@ pub(super) fn combinations(document: &Document, value: &Value) -> Result<Vec<Com
 
 impl Combination {
     fn new(chosen: Vec<(String, Value)>) -> Self {
-        let parts: Vec<String> =
-            chosen.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect();
+        let said = chosen.iter().map(|(name, value)| (name.as_str(), plain(value)));
+        let parts: Vec<String> = said
+            .filter(|(name, value)| !KEYS.contains(&(name, value)))
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         let suffix = if parts.is_empty() { String::new() } else { format!("[{}]", parts.join(",")) };
         Self { suffix, chosen }
     }
@@ -66,6 +74,19 @@ impl Combination {
     /// It has a parameter of that name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.chosen.iter().any(|(known, _)| known == name)
+    }
+
+    /// Sets the keys of a scenario that parameters are named as. What the matrix says once is not said again.
+    pub(super) fn set_keys(&self, document: &Document, scenario: &mut Value) -> Result<()> {
+        for (key, value) in self.chosen.iter().filter(|(name, _)| KEYS.iter().any(|(key, _)| key == name)) {
+            let Value::Object(map) = &mut *scenario else { continue };
+            document.typed_at::<Provider>(&path!["matrix", key.as_str()], value.clone())?;
+            if map.insert(key.clone(), value.clone()).is_some() {
+                let why = format!("`{key}` is a matrix parameter already, and that sets it");
+                return Err(document.fault(&path![key.as_str()], None, &why));
+            }
+        }
+        Ok(())
     }
 
     /// A document with the combination filled in.
@@ -123,6 +144,14 @@ mod tests {
         assert_eq!(ids, ["[fs=ext4,n=1]", "[fs=ext4,n=2]", "[fs=xfs,n=1]", "[fs=xfs,n=2]"]);
         assert_eq!(all[3].1["steps"][0], serde_json::json!({"on": "xfs", "n": 2, "fd": "$fd"}));
         assert_eq!(cases("steps: []\n").unwrap()[0].0, "");
+    }
+
+    #[test]
+    fn a_parameter_that_sets_a_key_leaves_the_ids_that_there_were_before_it() {
+        let ids = |text: &str| cases(text).unwrap().into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+        let both = ids("matrix: {fs: [ext4], provider: [rxe, siw]}\n");
+        assert_eq!(both, ["[fs=ext4]", "[fs=ext4,provider=siw]"]);
+        assert_eq!(ids("matrix: {provider: [rxe, siw]}\n"), ["", "[provider=siw]"]);
     }
 
     #[test]

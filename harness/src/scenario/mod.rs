@@ -32,7 +32,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use holdfast_protocol::{FileSetup, Op};
+use holdfast_protocol::{FileSetup, Op, Provider};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -73,6 +73,8 @@ pub struct Scenario {
     pub control: bool,
     /// Virtual processors of its machine.
     pub cpus: u32,
+    /// Whose soft RDMA device its actors open.
+    pub provider: Provider,
     /// sysctls to set before the first step.
     pub sysctl: BTreeMap<String, String>,
     /// Files to make before the first step.

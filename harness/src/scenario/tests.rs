@@ -151,6 +151,18 @@ fn what_means_nothing_is_refused() {
         ("id: map, by: owner", "id: map, by: other", Some("`$fd` belongs to `owner`, not to `other`")),
         ("map: $map", "map: $fd", Some("`$fd` must be a mapping, and step `fd` results in a descriptor")),
         ("owner: {rdma: true}", "owner: {}", Some("actor `owner` has no RDMA device")),
+        ("matrix: {", "provider: siw\nmatrix: {", None),
+        ("matrix: {", "matrix: {provider: [rxe, siw], ", None),
+        (
+            "matrix: {",
+            "matrix: {provider: [rxe, sw], ",
+            Some("s.yaml:4:26: matrix.provider: unknown word `sw`"),
+        ),
+        (
+            "matrix: {",
+            "provider: siw\nmatrix: {provider: [rxe, siw], ",
+            Some("`provider` is a matrix parameter already"),
+        ),
         (
             "{mainline: EOPNOTSUPP, else: ok}",
             "{mainline: EOPNOTSUPP}",

@@ -209,7 +209,8 @@ impl Actor {
 
     fn get_ready(&self) -> Result<(), String> {
         if self.part.setup.rdma {
-            let (device, _) = self.part.rdma.as_ref().ok_or("this machine has no RDMA device that is ready")?;
+            let link = self.part.rdma.as_ref().ok_or("this machine has no RDMA device that is ready")?;
+            let device = &link.device;
             *self.device.borrow_mut() =
                 Some(Device::open(device).map_err(|errno| format!("opening {device}: {errno}"))?);
         }

@@ -10,6 +10,7 @@ mod actor;
 mod boot;
 mod clock;
 mod handlers;
+mod iwarp;
 mod legacy;
 mod netlink;
 mod ops;

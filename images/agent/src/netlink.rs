@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The few netlink requests the guest needs: an address on an interface, an rxe link on it, the
+//! The few netlink requests the guest needs: an address on an interface, an RDMA link on it, the
 //! number of memory regions. Saves carrying and executing `ip` and `rdma`.
 
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -117,14 +117,14 @@ fn address_body(index: u32, address: [u8; 4], prefix: u8) -> Vec<u8> {
     body
 }
 
-/// `rdma link add DEVICE type rxe netdev NETDEV`.
+/// `rdma link add DEVICE type KIND netdev NETDEV`.
 ///
 /// # Errors
-/// What the kernel answered.
-pub(crate) fn add_rxe(device: &str, netdev: &str) -> Result<(), Errno> {
+/// What the kernel answered; EINVAL where it has no driver of that kind.
+pub(crate) fn add_rdma_link(kind: &str, device: &str, netdev: &str) -> Result<(), Errno> {
     let mut body = Vec::new();
     attribute(&mut body, NLDEV_ATTR_DEV_NAME, &terminated(device));
-    attribute(&mut body, NLDEV_ATTR_LINK_TYPE, &terminated("rxe"));
+    attribute(&mut body, NLDEV_ATTR_LINK_TYPE, &terminated(kind));
     attribute(&mut body, NLDEV_ATTR_NDEV_NAME, &terminated(netdev));
     request(SockProtocol::NetlinkRDMA, NLDEV_NEWLINK, 0, &body)
 }

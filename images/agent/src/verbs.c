@@ -284,9 +284,23 @@ static int hf_complete(struct hf_pair *pair, uint64_t id, int64_t timeout_ms, in
 	}
 }
 
+/* Whether a queue pair's requests go to its peer: 0, ENOTCONN, or why that is not known. */
+static int hf_connected(struct hf_pair *pair)
+{
+	struct ibv_qp_init_attr init;
+	struct ibv_qp_attr attr;
+	int err = ibv_query_qp(pair->qp, &attr, IBV_QP_STATE, &init);
+
+	return err ? err : attr.qp_state == IBV_QPS_RTS ? 0 : ENOTCONN;
+}
+
 /*
  * One SEND, RDMA WRITE or READ (HF_SEND and so on), then its completion. 0 with the ibv_wc_status in *status,
  * an errno when the request could not be posted or polled for, ETIMEDOUT when no completion came.
+ *
+ * Over iWARP a WRITE completes when its bytes were given to TCP. So a READ of no bytes follows it, which the
+ * peer answers when it has placed them; a peer that refuses either ends the connection, and the READ is
+ * flushed. What is posted on a connection that has ended already is never completed, siw_post_send().
  */
 int hf_transfer(struct hf_pair *pair, int kind, void *local, uint32_t lkey,
 		uint32_t length, uint64_t remote, uint32_t rkey, int64_t timeout_ms, int *status)
@@ -301,10 +315,25 @@ int hf_transfer(struct hf_pair *pair, int kind, void *local, uint32_t lkey,
 		.send_flags = IBV_SEND_SIGNALED,
 		.wr.rdma = { .remote_addr = remote, .rkey = rkey },
 	};
+	struct ibv_sge nothing = { .addr = (uintptr_t)local, .length = 0, .lkey = lkey };
+	struct ibv_send_wr placed = request;
 	struct ibv_send_wr *bad = NULL;
-	int err = ibv_post_send(pair->qp, &request, &bad);
+	int err;
 
-	return err ? err : hf_complete(pair, request.wr_id, timeout_ms, status);
+	if (pair->qp->context->device->transport_type == IBV_TRANSPORT_IWARP) {
+		err = hf_connected(pair);
+		if (err)
+			return err;
+		if (request.opcode == IBV_WR_RDMA_WRITE) {
+			placed.wr_id = ++pair->last_id;
+			placed.sg_list = &nothing;
+			placed.opcode = IBV_WR_RDMA_READ;
+			request.send_flags = 0;
+			request.next = &placed;
+		}
+	}
+	err = ibv_post_send(pair->qp, &request, &bad);
+	return err ? err : hf_complete(pair, pair->last_id, timeout_ms, status);
 }
 
 /* One RECEIVE into a part of a region of ours, then its completion; otherwise as hf_transfer(). */

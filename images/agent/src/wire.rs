@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
-use holdfast_protocol::{ActorSetup, Count, Op, Outcome, Place};
+use holdfast_protocol::{ActorSetup, Count, Op, Outcome, Place, Provider};
 use serde::{Deserialize, Serialize};
 
 use crate::survey::{Found, Survey};
@@ -38,8 +38,19 @@ pub(crate) struct Part {
     pub(crate) places: BTreeMap<Place, (PathBuf, Option<PathBuf>)>,
     /// Where the programs are that scenarios run.
     pub(crate) programs: Vec<PathBuf>,
-    /// The RDMA device and the index of the GID to use, when the machine has one.
-    pub(crate) rdma: Option<(String, u32)>,
+    /// The RDMA link of the case, when the machine has it.
+    pub(crate) rdma: Option<Link>,
+}
+
+/// An RDMA link that is ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Link {
+    /// Its driver.
+    pub(crate) provider: Provider,
+    /// The device.
+    pub(crate) device: String,
+    /// The index of the GID to use.
+    pub(crate) gid_index: u32,
 }
 
 /// The public part of a memory region: what a peer needs to reach it.

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::damage::DamageFact;
 use crate::op::Place;
+use crate::order::Provider;
 
 /// What became of one step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -283,8 +284,9 @@ pub struct Hello {
     pub boot_id: String,
     /// The NVDIMMs.
     pub pmem: Vec<PmemFact>,
-    /// The RDMA link.
-    pub rdma: RdmaFact,
+    /// The RDMA links, one of each provider.
+    #[serde(deserialize_with = "one_or_many")]
+    pub rdma: Vec<RdmaFact>,
     /// What the guest found out about features that kernels declare; nothing of those it cannot look for.
     #[serde(default)]
     pub features: BTreeMap<String, bool>,
@@ -324,17 +326,34 @@ pub struct PmemFact {
     pub trouble: String,
 }
 
-/// The RDMA link as it came up.
+/// An RDMA link as it came up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RdmaFact {
+    /// Its driver.
+    #[serde(default)]
+    pub provider: Provider,
     /// The device, `rxe0`.
     pub device: String,
     /// The port is active.
     pub active: bool,
-    /// Index of the IPv4-mapped GID that connections use.
+    /// Index of the GID that connections use: with rxe the IPv4-mapped one, with siw the only one.
     pub gid_index: Option<u32>,
     /// Empty, or why it is not ready.
     pub trouble: String,
+}
+
+/// Records of runs from before siw have one link, and no list of them.
+fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<RdmaFact>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Links {
+        Many(Vec<RdmaFact>),
+        One(RdmaFact),
+    }
+    Ok(match Links::deserialize(from)? {
+        Links::Many(links) => links,
+        Links::One(link) => vec![link],
+    })
 }
 
 /// `nr_foll_pin_acquired` and `nr_foll_pin_released` of `/proc/vmstat`, after `stat_refresh`.

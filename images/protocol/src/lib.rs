@@ -25,15 +25,15 @@ pub use op::{
     Access, CutHow, Device, FallocateMode, Handle, MapFlag, Op, OpenFlag, Place, Violation, pattern_byte,
 };
 pub use order::{
-    ActorSetup, ConfigMismatch, FileSetup, HandlerRun, HandlerSetup, Issue, Order, Reply, Setup, SignalAction,
-    Stress, Where,
+    ActorSetup, ConfigMismatch, FileSetup, HandlerRun, HandlerSetup, Issue, Order, Provider, Reply, Setup,
+    SignalAction, Stress, Where,
 };
 
 /// Name of the virtio-serial port the agent looks for in `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "holdfast.agent";
 
 /// Version of this protocol; the host refuses an agent that says another one.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// How much of a trace is told, in bytes.
 pub const MAX_TRACE_BYTES: usize = 1 << 20;

@@ -203,6 +203,41 @@ pub struct Setup {
     /// Trace events to record, as `SUBSYSTEM:EVENT` or `SUBSYSTEM:*`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trace: Vec<String>,
+    /// Whose device the actors open.
+    #[serde(default, skip_serializing_if = "Provider::is_rxe")]
+    pub provider: Provider,
+}
+
+/// A soft RDMA driver, and the link that the guest has of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// RDMA over Converged Ethernet: packets over UDP.
+    #[default]
+    Rxe,
+    /// iWARP: a stream over TCP.
+    Siw,
+}
+
+impl Provider {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Rxe, Self::Siw];
+
+    /// The driver's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rxe => "rxe",
+            Self::Siw => "siw",
+        }
+    }
+
+    /// As it is when nothing is said.
+    #[must_use]
+    pub fn is_rxe(&self) -> bool {
+        *self == Self::Rxe
+    }
 }
 
 /// A file that is written with a pattern, synced and proved DAX before the first step.

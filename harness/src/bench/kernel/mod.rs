@@ -13,7 +13,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use holdfast_protocol::{Issue, Order, Outcome, Reply};
+use holdfast_protocol::{Issue, Order, Outcome, Provider, Reply};
 
 pub use figures::{Costs, Figure};
 
@@ -140,7 +140,7 @@ async fn count(
     bar: &Bar,
 ) -> Result<Vec<Vec<Round>>, Broken> {
     let hello = ready::hello(vm).await?;
-    if let Some(why) = unready(&hello) {
+    if let Some(why) = unready(&hello, Provider::default()) {
         return Err(Broken::Fault(anyhow!(why)));
     }
     let pace = ready::pace(vm);

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use holdfast_protocol::Place;
+use holdfast_protocol::{Place, Provider};
 
 use crate::session::Stage;
 use crate::sys::ioctl_bytes;
@@ -23,7 +23,8 @@ const EXCHANGE_RANGE: u32 = 1 << 24;
 
 /// The features that were looked for; one that cannot be asked about is not among them.
 pub(super) fn probe(stage: &Stage) -> BTreeMap<String, bool> {
-    let odp = stage.rdma.as_ref().and_then(|(device, _)| has_odp(device));
+    let rxe = stage.rdma.iter().find(|link| link.provider == Provider::Rxe);
+    let odp = rxe.and_then(|link| has_odp(&link.device));
     let exchange = stage.places.get(&Place::Xfs).and_then(|folder| exchanges(folder));
     let found = [("odp", odp), ("xfs-exchange", exchange)];
     found.into_iter().filter_map(|(name, found)| Some((name.to_owned(), found?))).collect()

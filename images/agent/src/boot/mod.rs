@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From the kernel's hand-over to the session: mounts, pmem, file systems, RDMA link, hello.
+//! From the kernel's hand-over to the session: mounts, pmem, file systems, RDMA links, hello.
 //!
 //! What waits runs in threads of its own: on one emulated processor only waiting can overlap.
 //! Trouble goes into the hello; nothing here panics, because PID 1 must not.
@@ -25,6 +25,7 @@ use crate::port::{self, Port};
 use crate::procfs;
 use crate::progress::Progress;
 use crate::session::{Session, Stage};
+use crate::wire::Link;
 
 /// Kernel argument: power off at once. For measuring what the machine itself costs.
 const FLOOR: &str = "holdfast.floor";
@@ -81,7 +82,7 @@ pub(crate) fn run(words: &[&str]) -> ! {
 /// Prepares everything and says how it went.
 fn get_ready(started_ms: u64, progress: &Progress) -> (Hello, Session) {
     let watch = progress.watch();
-    let link = thread::spawn({
+    let links = thread::spawn({
         let progress = progress.clone();
         move || timed("rdma", || rdma_link::bring_up(&progress))
     });
@@ -99,12 +100,7 @@ fn get_ready(started_ms: u64, progress: &Progress) -> (Hello, Session) {
             thread.join().unwrap_or_else(|_| PmemFact { trouble: died, ..nothing_yet(place) })
         })
         .collect();
-    let rdma = link.join().unwrap_or_else(|_| RdmaFact {
-        device: String::new(),
-        active: false,
-        gid_index: None,
-        trouble: "the agent's preparation died".to_owned(),
-    });
+    let rdma = links.join().unwrap_or_else(|_| rdma_link::none("the agent's preparation died"));
     let boot_id = procfs::boot_id();
     let stage = Stage { boot_id: boot_id.clone(), ..stage(&pmem, &rdma) };
     let session = timed("session", || Session::new(stage.clone(), progress.clone()));
@@ -127,7 +123,9 @@ fn get_ready(started_ms: u64, progress: &Progress) -> (Hello, Session) {
         rdma,
         cpus: thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
     };
-    for trouble in hello.pmem.iter().map(|pmem| &pmem.trouble).chain([&hello.rdma.trouble]) {
+    for trouble in
+        hello.pmem.iter().map(|pmem| &pmem.trouble).chain(hello.rdma.iter().map(|link| &link.trouble))
+    {
         if !trouble.is_empty() {
             say(trouble);
         }
@@ -176,7 +174,7 @@ fn prepare(dimm: &pmem::Dimm) -> PmemFact {
 }
 
 /// Where the session finds what is ready.
-fn stage(pmem: &[PmemFact], rdma: &RdmaFact) -> Stage {
+fn stage(pmem: &[PmemFact], rdma: &[RdmaFact]) -> Stage {
     let mut stage =
         Stage { in_guest: true, programs: PROGRAM_FOLDERS.map(PathBuf::from).into(), ..Stage::default() };
     for fact in pmem.iter().filter(|fact| fact.trouble.is_empty()) {
@@ -187,7 +185,12 @@ fn stage(pmem: &[PmemFact], rdma: &RdmaFact) -> Stage {
             stage.devices.insert(fact.place, PathBuf::from(&fact.device));
         }
     }
-    stage.rdma = rdma.gid_index.filter(|_| rdma.active).map(|index| (rdma.device.clone(), index));
+    let ready = rdma.iter().filter(|fact| fact.trouble.is_empty());
+    stage.rdma = ready
+        .filter_map(|fact| {
+            Some(Link { provider: fact.provider, device: fact.device.clone(), gid_index: fact.gid_index? })
+        })
+        .collect();
     stage
 }
 
@@ -245,6 +248,8 @@ const PLACES: [Place; 3] = [Place::Ext4, Place::Xfs, Place::Devdax];
 mod tests {
     use std::collections::BTreeMap;
 
+    use holdfast_protocol::Provider;
+
     use super::*;
 
     #[test]
@@ -257,13 +262,22 @@ mod tests {
             found: false,
             trouble: trouble.to_owned(),
         };
-        let rdma =
-            RdmaFact { device: "rxe0".into(), active: false, gid_index: Some(1), trouble: String::new() };
-        let stage = stage(&[fact(Place::Ext4, ""), fact(Place::Xfs, "no"), fact(Place::Devdax, "")], &rdma);
+        let link = |provider, trouble: &str| RdmaFact {
+            provider,
+            device: format!("{}0", provider.name()),
+            active: true,
+            gid_index: Some(1),
+            trouble: trouble.to_owned(),
+        };
+        let stage = stage(
+            &[fact(Place::Ext4, ""), fact(Place::Xfs, "no"), fact(Place::Devdax, "")],
+            &[link(Provider::Rxe, "no"), link(Provider::Siw, "")],
+        );
         let places: BTreeMap<Place, PathBuf> =
             [(Place::Ext4, "/mnt/ext4".into()), (Place::Devdax, "/dev/devdax".into())].into();
         assert_eq!(stage.places, places);
         assert_eq!(stage.devices.keys().collect::<Vec<_>>(), [&Place::Ext4]);
-        assert_eq!(stage.rdma, None);
+        let siw = Link { provider: Provider::Siw, device: "siw0".into(), gid_index: 1 };
+        assert_eq!(stage.rdma, [siw]);
     }
 }

@@ -27,9 +27,10 @@ pub(crate) fn run(hello: &Hello) {
         let state = if pmem.trouble.is_empty() { "ready" } else { &pmem.trouble };
         say(&format!("{:?} on {} {}: {state}", pmem.place, pmem.device, pmem.mount));
     }
-    let rdma = &hello.rdma;
-    let state = if rdma.trouble.is_empty() { "ready" } else { &rdma.trouble };
-    say(&format!("{} GID index {:?}: {state}", rdma.device, rdma.gid_index));
+    for rdma in &hello.rdma {
+        let state = if rdma.trouble.is_empty() { "ready" } else { &rdma.trouble };
+        say(&format!("{} GID index {:?}: {state}", rdma.device, rdma.gid_index));
+    }
     say(&format!("ready after {} ms; the machine goes off when the shell ends", hello.ready_ms));
     if let Err(why) = spawn(&SHELLS, [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()]) {
         say(&why);

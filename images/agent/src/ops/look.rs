@@ -87,7 +87,7 @@ pub(crate) fn mrs(actor: &Actor, aid: &Aid, op: &Mrs) -> Result<Done, Stop> {
         None => resources.regions()?,
         Some(_) => {
             let pid = pid(aid)?.cast_unsigned();
-            let listed = resources.list(super::rdma::link(actor)?)?;
+            let listed = resources.list(&super::rdma::link(actor)?.device)?;
             listed.iter().filter(|region| region.pid == Some(pid)).count() as u64
         }
     };

@@ -6,11 +6,11 @@ use holdfast_protocol::{Access, Handle, Outcome, pattern_byte};
 
 use super::{bytes, differs, length};
 use crate::actor::{Actor, Done, Stop, Thing, not_issued, wrong_thing};
-use crate::boot::rdma_link::NETDEV;
+use crate::boot::rdma_link::netdev;
 use crate::netlink;
 use crate::sys::{Mapping, exposed, unhanded};
 use crate::verbs::{Device, Direction, QueuePair, Region, Remote};
-use crate::wire::{Aid, More, PairEnd, RemoteRegion};
+use crate::wire::{Aid, Link, More, PairEnd, RemoteRegion};
 
 /// IBV_ACCESS_LOCAL_WRITE, what the local side of a read needs.
 const LOCAL_WRITE: i32 = 1;
@@ -91,32 +91,32 @@ pub(crate) fn close(actor: &Actor) -> Result<Done, Stop> {
 
 /// ibv_open_device(3). Queue pairs are those of a context, so that none is left of the one before.
 pub(crate) fn open(actor: &Actor) -> Result<Done, Stop> {
-    let device = Device::open(link(actor)?)?;
+    let device = Device::open(&link(actor)?.device)?;
     *actor.device.borrow_mut() = Some(device);
     actor.pairs.borrow_mut().clear();
     Ok(Done::default())
 }
 
-pub(super) fn link(actor: &Actor) -> Result<&str, Stop> {
-    let link = actor.part.rdma.as_ref().map(|(device, _)| device.as_str());
-    link.ok_or_else(|| not_issued("this machine has no RDMA link"))
+pub(super) fn link(actor: &Actor) -> Result<&Link, Stop> {
+    actor.part.rdma.as_ref().ok_or_else(|| not_issued("this machine has no RDMA link that is ready"))
 }
 
 /// `rdma link delete`.
 pub(crate) fn link_delete(actor: &Actor) -> Result<Done, Stop> {
-    netlink::delete_rdma_link(link(actor)?)?;
+    netlink::delete_rdma_link(&link(actor)?.device)?;
     Ok(Done::default())
 }
 
 /// `rdma link add`, on the interface it was on.
 pub(crate) fn link_add(actor: &Actor) -> Result<Done, Stop> {
-    netlink::add_rxe(link(actor)?, NETDEV)?;
+    let link = link(actor)?;
+    netlink::add_rdma_link(link.provider.name(), &link.device, netdev(link.provider))?;
     Ok(Done::default())
 }
 
 /// First half of a connection: our queue pair.
 pub(crate) fn make_pair(actor: &Actor, peer: String) -> Result<Done, Stop> {
-    let gid_index = gid_index(actor)?;
+    let gid_index = link(actor)?.gid_index;
     if let Some((old, _)) = actor.pairs.borrow_mut().remove(&peer) {
         old.destroy();
     }
@@ -130,17 +130,13 @@ pub(crate) fn make_pair(actor: &Actor, peer: String) -> Result<Done, Stop> {
     Ok(Done { more: More::Pair(end), ..Done::default() })
 }
 
-/// Second half: connected with the peer's.
+/// Second half: connected with the peer's. Not of iWARP, whose connection the session makes.
 pub(crate) fn join_pair(actor: &Actor, peer: &str, end: PairEnd) -> Result<Done, Stop> {
-    let gid_index = gid_index(actor)?;
+    let gid_index = link(actor)?.gid_index;
     let pairs = actor.pairs.borrow();
     let (pair, psn) = pairs.get(peer).ok_or_else(|| not_issued(format!("no queue pair for {peer}")))?;
     pair.connect(gid_index, &end.gid, end.number, (end.psn, *psn))?;
     Ok(Done::default())
-}
-
-fn gid_index(actor: &Actor) -> Result<u32, Stop> {
-    actor.part.rdma.as_ref().map(|(_, index)| *index).ok_or_else(|| not_issued("the RDMA link is not ready"))
 }
 
 /// RDMA WRITE of a pattern, whose offsets are those of the region.

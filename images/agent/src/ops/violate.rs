@@ -33,9 +33,8 @@ pub(crate) fn violate(actor: &Actor, what: Violation) -> Result<Done, Stop> {
         // Not told to the session: it would end this one before it unmounts.
         Violation::HoldMount => keeper(&["open", first_file(actor)?]).map(|_| Done::default()),
         Violation::LeaveRegion => {
-            let (device, _) =
-                actor.part.rdma.as_ref().ok_or_else(|| not_issued("the RDMA link is not ready"))?;
-            keeper(&["region", device]).map(kept)
+            let link = actor.part.rdma.as_ref().ok_or_else(|| not_issued("the RDMA link is not ready"))?;
+            keeper(&["region", &link.device]).map(kept)
         }
         Violation::CorruptExt4 | Violation::CorruptXfs => {
             Err(not_issued("the session corrupts, when it has unmounted"))

@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Connecting two actors: each makes a queue pair, the session carries the ends across.
+//! Connecting two actors: each makes a queue pair; the session carries the ends across, or, over iWARP, makes
+//! the connection itself.
 
 use std::time::Duration;
 
-use holdfast_protocol::Outcome;
+use holdfast_protocol::{Outcome, Provider};
 
 use super::Session;
+use crate::boot::rdma_link::address;
 use crate::clock::now_ms;
-use crate::wire::{Answer, Call, More, PairEnd};
+use crate::iwarp;
+use crate::wire::{Answer, Call, Link, More, PairEnd};
 
-/// How long one of the four halves of a connection may take.
+/// How long one of the four halves of a connection may take, or one that the session makes.
 const HALF_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Where connections over iWARP are listened for, each at a port of its own.
+const FIRST_PORT: u16 = 7471;
 
 impl Session {
     /// Connects `actor` with `to`; the step is settled afterwards.
@@ -40,6 +46,13 @@ impl Session {
         let (Some(ours), Some(theirs)) = (ours, theirs) else {
             return Err(not_issued("no queue pair came back"));
         };
+        if let Some(Link { provider: Provider::Siw, .. }) = self.link {
+            let port = FIRST_PORT.saturating_add(u16::try_from(self.connections.len()).unwrap_or(u16::MAX));
+            let (pairs, limit) = ((ours.number, theirs.number), self.progress.within(HALF_TIMEOUT));
+            let connection = iwarp::connect(address(Provider::Siw), port, pairs, &limit).map_err(not_issued)?;
+            self.connections.push(connection);
+            return Ok(());
+        }
         self.half(to, |tag| Call::JoinPair { tag, peer: actor.to_owned(), end: ours }, step)?;
         self.half(actor, |tag| Call::JoinPair { tag, peer: to.to_owned(), end: theirs }, step)?;
         Ok(())

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::Session;
 use crate::survey::{Extent, Found, Inode, Piece, Survey, Taken, lost};
-use crate::wire::{Aid, Call, More, Part, RemoteRegion};
+use crate::wire::{Aid, Call, Link, More, Part, RemoteRegion};
 
 /// The process that looks at files and makes new ones. No actor's name holds a blank.
 const SURVEYOR: &str = "the surveyor";
@@ -97,7 +97,7 @@ impl Session {
 
     /// Regions end with their context too: when it is closed, or when the last process that has it is gone.
     fn forget_the_dead(&mut self) {
-        let (Ok(eyes), Some((device, _))) = (&self.eyes, &self.stage.rdma) else { return };
+        let (Ok(eyes), Some(Link { device, .. })) = (&self.eyes, &self.link) else { return };
         let keys = &self.regions;
         let alive =
             |region: &str| keys.get(region).is_none_or(|public| eyes.may_have_region(device, public.rkey));

@@ -32,9 +32,10 @@ use nix::time::{ClockId, clock_gettime, clock_settime};
 
 use crate::boot;
 use crate::clock::now_ms;
+use crate::iwarp::Connection;
 use crate::oracles::Eyes;
 use crate::progress::{Progress, Watch};
-use crate::wire::{DeclaredFile, RemoteRegion};
+use crate::wire::{DeclaredFile, Link, RemoteRegion};
 use crate::{procfs, sys, trace};
 use beside::Beside;
 use cast::Cast;
@@ -56,8 +57,8 @@ pub(crate) struct Stage {
     pub(crate) devices: BTreeMap<Place, PathBuf>,
     /// Where the programs are that scenarios run.
     pub(crate) programs: Vec<PathBuf>,
-    /// The RDMA device and the index of its GID, when ready.
-    pub(crate) rdma: Option<(String, u32)>,
+    /// The RDMA links that are ready.
+    pub(crate) rdma: Vec<Link>,
     /// This is the guest and not a test: the clock and sysctls may be set, kernel state read.
     pub(crate) in_guest: bool,
     /// `/proc/sys/kernel/random/boot_id`.
@@ -80,6 +81,10 @@ pub(crate) struct Session {
     /// It was told what makes it different from other copies of the same machine.
     awake: bool,
     files: BTreeMap<String, DeclaredFile>,
+    /// The RDMA link of the case, when ready.
+    link: Option<Link>,
+    /// What holds each connection over iWARP: the session, so that it outlives the actors at its ends.
+    connections: Vec<Connection>,
     /// Steps that were issued and have not been reported as returned.
     pending: BTreeMap<String, Pending>,
     /// Steps that have returned: an `await` of one of them is answered again.
@@ -133,8 +138,11 @@ impl Session {
         let mut cast = Cast::default();
         // What is missing is started when it is wanted, and complained about then.
         let _ = cast.stock(SPARES, &progress.within(SPARES_TIMEOUT));
-        let eyes =
-            if stage.in_guest { Eyes::open(stage.rdma.is_some()) } else { Err("this is no guest".to_owned()) };
+        let eyes = if stage.in_guest {
+            Eyes::open(!stage.rdma.is_empty())
+        } else {
+            Err("this is no guest".to_owned())
+        };
         let random =
             OpenOptions::new().read(true).write(true).open("/dev/urandom").ok().filter(|_| stage.in_guest);
         let umounter = |(place, folder): (Place, PathBuf)| {
@@ -153,6 +161,8 @@ impl Session {
             cast,
             awake: false,
             files: BTreeMap::new(),
+            link: None,
+            connections: Vec::new(),
             pending: BTreeMap::new(),
             settled: BTreeMap::new(),
             regions: BTreeMap::new(),

@@ -47,7 +47,8 @@ impl Session {
     }
 
     fn try_prepare(&mut self, setup: Setup) -> Result<Vec<FileFact>, String> {
-        let Setup { case, files, actors, sysctl, again, trace } = setup;
+        let Setup { case, files, actors, sysctl, again, trace, provider } = setup;
+        self.link = self.stage.rdma.iter().find(|link| link.provider == provider).cloned();
         self.forget_leaks();
         for (name, value) in &sysctl {
             self.set_sysctl(name, value)?;
@@ -158,7 +159,7 @@ impl Session {
     /// Starts all actors, then waits for all of them: their start-up overlaps.
     fn start_actors(&mut self, actors: BTreeMap<String, ActorSetup>) -> Result<(), String> {
         let files = self.files.clone();
-        let rdma = self.stage.rdma.clone();
+        let rdma = self.link.clone();
         let device = |place: &Place| self.stage.devices.get(place).cloned();
         let places: BTreeMap<_, _> =
             self.stage.places.iter().map(|(place, path)| (*place, (path.clone(), device(place)))).collect();
