@@ -232,7 +232,7 @@ pub fn scenario_id(id: &str) -> &str {
 }
 
 /// The scenarios that the selectors name; all of them when there are none. A selector behind a `!` leaves out
-/// what it names.
+/// what it names, and of several that name a scenario the last one counts.
 ///
 /// # Errors
 /// Bad input for a selector that matches nothing.
@@ -241,11 +241,11 @@ pub fn select<'a>(
     contracts: &Contracts,
     selectors: &[String],
 ) -> Result<Vec<&'a Scenario>> {
-    let (mut chosen, mut left_out) = (Vec::new(), Vec::new());
+    let mut read = Vec::new();
     for selector in selectors {
-        let (text, list) = match selector.strip_prefix('!') {
-            Some(text) => (text, &mut left_out),
-            None => (selector.as_str(), &mut chosen),
+        let (text, chooses) = match selector.strip_prefix('!') {
+            Some(text) => (text, false),
+            None => (selector.as_str(), true),
         };
         let selector = Selector::parse(text, contracts)?;
         if !scenarios.iter().any(|scenario| selector.admits(scenario)) {
@@ -253,14 +253,15 @@ pub fn select<'a>(
             let hint = nearest(text, stems).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
             return Err(bad_input(format!("no case is called `{text}`{hint} (`list` shows all)")));
         }
-        list.push(selector);
+        read.push((selector, chooses));
     }
+    let unless_named = !read.iter().any(|(_, chooses)| *chooses);
     let admitted = |scenario: &&Scenario| {
-        let among = |list: &[Selector]| list.iter().any(|one| one.admits(scenario));
-        (chosen.is_empty() || among(&chosen)) && !among(&left_out)
+        let last = read.iter().rev().find(|(selector, _)| selector.admits(scenario));
+        last.map_or(unless_named, |(_, chooses)| *chooses)
     };
     let admitted: Vec<&Scenario> = scenarios.iter().filter(admitted).collect();
-    if admitted.is_empty() && !left_out.is_empty() {
+    if admitted.is_empty() && !read.is_empty() {
         return Err(bad_input("every case that is named is left out again by a `!`"));
     }
     Ok(admitted)
@@ -414,7 +415,7 @@ mod tests {
     use crate::scenario::load_all;
 
     #[test]
-    fn a_selector_behind_an_exclamation_mark_leaves_out() {
+    fn a_selector_behind_an_exclamation_mark_leaves_out_and_the_last_one_counts() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
         let contracts = Contracts::load([folder.clone()].into_iter()).unwrap();
         let scenarios = load_all(&folder, &contracts).unwrap();
@@ -427,6 +428,8 @@ mod tests {
         assert!(controls.contains("controls/devdax"));
         let fewer = stems(&["controls/*", "!controls/devdax"]);
         assert_eq!(controls.difference(&fewer).collect::<Vec<_>>(), ["controls/devdax"]);
+        let again = stems(&["controls/*", "!controls/*", "controls/devdax"]);
+        assert_eq!(again.iter().collect::<Vec<_>>(), ["controls/devdax"]);
         assert_eq!(stems(&["!clause:mainline/controls-register"]).intersection(&controls).count(), 0);
         assert!(stems(&["!controls/*"]).contains("pin/cycle"));
     }

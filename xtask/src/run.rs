@@ -24,7 +24,7 @@ use crate::exit;
 /// Build kernels, boot them, play cases, judge what came back
 #[derive(Args, Debug)]
 pub(crate) struct Run {
-    /// A scenario's path, a glob over case ids, or clause:CONTRACT/CLAUSE; behind a `!` it leaves out
+    /// A scenario's path, a glob over case ids, or clause:CONTRACT/CLAUSE; behind a `!` it leaves out; of several the last one counts
     #[arg(value_name = "CASE")]
     cases: Vec<String>,
     /// Every case there is

@@ -203,7 +203,7 @@ fn what_a_contract_rules_out_is_known_before_anything_boots() {
 #[test]
 fn each_thing_that_goes_wrong_has_its_own_verdict() {
     type Change = fn(&mut Record);
-    let table: [(&str, Kind, Option<&str>, Change); 38] = [
+    let table: [(&str, Kind, Option<&str>, Change); 37] = [
         ("the pin is refused", Kind::Fail, Some("mr"), |r| {
             r.facts.get_mut("mr").unwrap().outcome = Outcome::Errno(95)
         }),
@@ -225,9 +225,6 @@ fn each_thing_that_goes_wrong_has_its_own_verdict() {
         ("a file is not filled", Kind::Inconclusive, None, |r| r.files[0].filled = false),
         ("RDMA is not ready", Kind::Inconclusive, None, |r| {
             r.hello.as_mut().unwrap().rdma[0].trouble = "no GID".into()
-        }),
-        ("another provider's RDMA is not ready", Kind::Pass, None, |r| {
-            r.hello.as_mut().unwrap().rdma[1].trouble = "no driver".into()
         }),
         ("nothing was prepared, because RDMA is not ready", Kind::Inconclusive, None, |r| {
             r.hello.as_mut().unwrap().rdma[0].trouble = "no GID".into();
@@ -417,6 +414,53 @@ fn what_a_device_reaches_of_blocks_given_away_is_judged() {
         });
         assert_eq!((result.verdict.kind, result.verdict.step.as_deref()), (kind, step), "{what}");
     }
+}
+
+#[test]
+fn over_iwarp_a_refusal_is_the_end_of_the_connection() {
+    let transfer = |provider: &str, status: &str| {
+        let case = CASE.replace("actors:", &format!("provider: {provider}\nactors:"));
+        let plan = plan_of(&case, &["unguarded"], "");
+        let mut record = good(&plan.cases[1]);
+        let victim = Victim {
+            file: "/mnt/ext4/v".into(),
+            offset: 0,
+            region_offset: 0,
+            read: Some(Outcome::Completion(status.into())),
+            write: None,
+            bytes: Outcome::Returned(0),
+        };
+        let (after, region, victim) = ("cut".to_owned(), "mr".to_owned(), Some(victim));
+        let trouble = String::new();
+        oracles(&mut record).damage =
+            vec![DamageFact { after, region, lost_kib: 4, taken_kib: 4, victim, trouble }];
+        judge(&plan.cases[1], &plan.contracts["unguarded"], &record).verdict.kind
+    };
+    assert_eq!(transfer("siw", "WR_FLUSH_ERR"), Kind::Pass);
+    assert_eq!(transfer("siw", "TIMEOUT"), Kind::Inconclusive);
+    assert_eq!(transfer("rxe", "REM_ACCESS_ERR"), Kind::Pass);
+    assert_eq!(transfer("rxe", "WR_FLUSH_ERR"), Kind::Inconclusive);
+}
+
+#[test]
+fn a_guest_without_the_provider_of_a_case_shows_nothing() {
+    let kind = |change: fn(&mut Record)| {
+        let plan = plan_of(&CASE.replace("actors:", "provider: siw\nactors:"), &["unguarded"], "");
+        let mut record = good(&plan.cases[1]);
+        change(&mut record);
+        let verdict = judge(&plan.cases[1], &plan.contracts["unguarded"], &record).verdict;
+        (verdict.kind, verdict.got.unwrap_or_default())
+    };
+    assert_eq!(kind(|_| ()).0, Kind::Pass);
+    let (inconclusive, why) = kind(|r| {
+        r.hello.as_mut().unwrap().rdma[1].trouble = "siw: adding a link on dummy1: EINVAL".into();
+        r.end = End::Fault { why: "the guest refused".into() };
+    });
+    assert_eq!(inconclusive, Kind::Inconclusive);
+    assert_eq!(why, "the guest's siw link is not ready: siw: adding a link on dummy1: EINVAL");
+    assert_eq!(kind(|r| r.hello.as_mut().unwrap().rdma[0].trouble = "no GID".into()).0, Kind::Pass);
+    // Of an agent that knew rxe only.
+    assert_eq!(kind(|r| drop(r.hello.as_mut().unwrap().rdma.pop())).0, Kind::Inconclusive);
 }
 
 #[test]

@@ -129,7 +129,8 @@ impl Brood {
     }
 
     /// What is to be played: the kernel itself unless it is left out, then its mutants; of the cases those
-    /// that are named, else those that prove something. What does not apply is left out.
+    /// that are named, else those that prove something with the ordinary provider: whose device it is that pins
+    /// is nothing that a mutant changes. What does not apply is left out.
     ///
     /// # Errors
     /// Bad input when a selector matches nothing.
@@ -147,7 +148,8 @@ impl Brood {
         let mut plan = Plan::make(scenarios, contracts, &kernels, selectors)?;
         plan.cases.retain(|case| {
             let proves = || case.steps.iter().any(|step| step.excluded.is_none() && !step.proves.is_empty());
-            case.excluded.is_none() && (case.control || !selectors.is_empty() || proves())
+            let chosen = !selectors.is_empty() || (case.setup.provider.is_rxe() && proves());
+            case.excluded.is_none() && (case.control || chosen)
         });
         let mut requests = self.requests.clone();
         requests.retain(|name, _| kernels.iter().any(|kernel| kernel.name == *name));

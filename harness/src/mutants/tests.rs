@@ -32,9 +32,13 @@ diff --git a/x.c b/x.c
 -Breaks: one
 +x
 ";
-const CASES: [(&str, &str); 3] = [
+const CASES: [(&str, &str); 4] = [
     ("control.yaml", "control: true\nactors: {a: {}}\nsteps: [{id: p, by: a, do: {pipe: {}}, expect: ok}]\n"),
     ("proves.yaml", "actors: {a: {}}\nsteps: [{id: p, by: a, do: {pipe: {}}, expect: ok, proves: [two]}]\n"),
+    (
+        "siw.yaml",
+        "provider: siw\nactors: {a: {rdma: true}}\nsteps: [{id: p, by: a, do: {pipe: {}}, expect: ok, proves: [two]}]\n",
+    ),
     ("shows.yaml", "actors: {a: {}}\nsteps: [{id: p, by: a, do: {pipe: {}}, expect: ok}]\n"),
 ];
 
@@ -150,6 +154,7 @@ fn mutants_share_a_slot_and_are_judged_as_their_kernel_by_the_cases_that_prove_s
     let (named, requests) = rows(&["shows"], false);
     assert_eq!(named[..2], [format!("{} control", kernels[1]), format!("{} shows", kernels[1])]);
     assert_eq!((named.len(), requests.len()), (4, 2));
+    assert_eq!(rows(&["siw"], false).0[1], format!("{} siw", kernels[1]));
 }
 
 #[test]

@@ -439,3 +439,25 @@ pub struct Oracles {
     /// `/proc/sys/kernel/tainted` before and after.
     pub taint: (u64, u64),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_read_as_a_list_and_as_the_one_of_older_records() {
+        let links = |json: &str| one_or_many(&mut serde_json::Deserializer::from_str(json));
+        let old = links(r#"{"device": "rxe0", "active": true, "gid_index": 1, "trouble": ""}"#).unwrap();
+        let rxe = RdmaFact {
+            provider: Provider::Rxe,
+            device: "rxe0".to_owned(),
+            active: true,
+            gid_index: Some(1),
+            trouble: String::new(),
+        };
+        assert_eq!(old, [rxe.clone()]);
+        let siw = RdmaFact { provider: Provider::Siw, device: "siw0".to_owned(), ..rxe.clone() };
+        let both = vec![rxe, siw];
+        assert_eq!(links(&serde_json::to_string(&both).unwrap()).unwrap(), both);
+    }
+}

@@ -89,9 +89,9 @@ arguments! {
     /// context stays open beside it.
     RdmaOpen {}
 
-    /// `rdma link delete` of the guest's rxe device. Returns when nobody has it open.
+    /// `rdma link delete` of the guest's device of the case's provider. Returns when nobody has it open.
     LinkDelete {}
 
-    /// `rdma link add` of the guest's rxe device, after [`LinkDelete`].
+    /// `rdma link add` of the guest's device of the case's provider, after [`LinkDelete`].
     LinkAdd {}
 }
