@@ -455,7 +455,7 @@ mod tests {
             gid_index: Some(1),
             trouble: String::new(),
         };
-        assert_eq!(old, [rxe.clone()]);
+        assert_eq!(old, std::slice::from_ref(&rxe));
         let siw = RdmaFact { provider: Provider::Siw, device: "siw0".to_owned(), ..rxe.clone() };
         let both = vec![rxe, siw];
         assert_eq!(links(&serde_json::to_string(&both).unwrap()).unwrap(), both);
