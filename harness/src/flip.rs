@@ -265,7 +265,7 @@ fn of_the_machine(record: &Record) -> Vec<Altered> {
         let what = format!("the life after {}", life.step);
         with(&what, "is dropped", &|one| drop(one.lives.remove(nr)));
         with(&what, "is of another kernel", &|one| one.lives[nr].hello.kernel.push('x'));
-        with(&what, "is without RDMA", &|one| one.lives[nr].hello.rdma.trouble = "altered".into());
+        with(&what, "is without RDMA", &|one| one.lives[nr].hello.rdma.clear());
         for (at, pmem) in life.hello.pmem.iter().enumerate() {
             let what = format!("{what}: {:?}", pmem.place);
             with(&what, "is made anew", &|one| one.lives[nr].hello.pmem[at].found = false);

@@ -298,8 +298,9 @@ fn precondition(case: &PlannedCase, record: &Record) -> Option<String> {
             life.step, life.hello.kernel, record.release
         ));
     }
-    if let Some(life) = record.lives.iter().find(|life| !life.hello.rdma.trouble.is_empty()) {
-        return Some(format!("after {} the guest's rdma is not ready: {}", life.step, life.hello.rdma.trouble));
+    let lives = record.lives.iter();
+    if let Some(why) = lives.filter_map(|life| unlinked(&life.hello, case.setup.provider)).next() {
+        return Some(format!("when it had lost its power {why}"));
     }
     if hello.cpus != case.cpus {
         return Some(format!("the guest has {} processors, not {}", hello.cpus, case.cpus));
@@ -341,13 +342,23 @@ pub fn unready(hello: &Hello, provider: Provider) -> Option<String> {
             return Some(format!("the guest has no {place:?}"));
         }
     }
-    let pmem = hello.pmem.iter().map(|pmem| (format!("{:?}", pmem.place).to_lowercase(), &pmem.trouble));
-    let Some(link) = hello.rdma.iter().find(|link| link.provider == provider) else {
-        return Some(format!("the guest has no {} link", provider.name()));
-    };
-    let link = (format!("{} link", provider.name()), &link.trouble);
-    let (what, trouble) = pmem.chain([link]).find(|(_, trouble)| !trouble.is_empty())?;
-    Some(format!("the guest's {what} is not ready: {trouble}"))
+    let bad = hello.pmem.iter().find(|pmem| !pmem.trouble.is_empty());
+    let bad = bad.map(|pmem| {
+        format!("the guest's {} is not ready: {}", format!("{:?}", pmem.place).to_lowercase(), pmem.trouble)
+    });
+    bad.or_else(|| unlinked(hello, provider))
+}
+
+/// Why a guest cannot use the provider's RDMA link.
+fn unlinked(hello: &Hello, provider: Provider) -> Option<String> {
+    let name = provider.name();
+    match hello.rdma.iter().find(|link| link.provider == provider) {
+        None => Some(format!("the guest has no {name} link")),
+        Some(link) if !link.trouble.is_empty() => {
+            Some(format!("the guest's {name} link is not ready: {}", link.trouble))
+        }
+        Some(_) => None,
+    }
 }
 
 /// The first splat (or object that kmemleak lists) the contract does not declare, and a note for each that it does.
