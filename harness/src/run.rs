@@ -64,6 +64,9 @@ pub struct Settings {
     pub command: String,
 }
 
+/// It was said why QEMU does not use KVM.
+static SAID_WHY: AtomicBool = AtomicBool::new(false);
+
 /// Room a case takes while it runs: what the guest writes to its sparse pmem, logs and the console.
 /// Without it QEMU dies of SIGBUS in the middle of a case.
 const CASE_MIB: u64 = 256;
@@ -181,7 +184,8 @@ fn in_folder(of: Run<'_>, folder: &RunFolder) -> Result<Results> {
     let begun = Instant::now();
     store(&folder.path.join(PLAN), plan)?;
     let accelerator = accel::choose(&home.cache, settings.accelerator)?;
-    if !accelerator.why.is_empty() {
+    // A command of many runs need not say it again.
+    if !accelerator.why.is_empty() && !SAID_WHY.swap(true, Ordering::Relaxed) {
         progress.say(format!("using {}: {}", accelerator.kind.name(), accelerator.why));
     }
     let room_mib = CASE_MIB * settings.jobs as u64;

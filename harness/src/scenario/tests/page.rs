@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! docs/scenarios.md and docs/programs.md: their examples are files of a folder of one's own, and all of them
+//! docs/scenarios.md, docs/programs.md and docs/proposals.md: their examples are files of a folder of one's own, and all of them
 //! are good.
 
 use std::fs;
@@ -48,6 +48,12 @@ fn read(page: &str) -> (Vec<(String, String)>, Vec<String>) {
 #[test]
 fn the_example_of_a_program_is_good() {
     assert_eq!(read("programs.md").1, ["mine[on=ext4]", "mine[on=tmpfs]", "mine[on=xfs]"]);
+}
+
+#[test]
+fn the_example_of_a_proposal_is_good() {
+    let cases = ["[fs=ext4,provider=siw]", "[fs=ext4]", "[fs=xfs,provider=siw]", "[fs=xfs]"];
+    assert_eq!(read("proposals.md").1, cases.map(|case| format!("refused{case}")));
 }
 
 #[test]
