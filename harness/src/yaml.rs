@@ -157,11 +157,21 @@ impl Document {
     /// A bad-input error at the place of `path`, or of `word` directly below it.
     #[must_use]
     pub fn fault(&self, path: &[Key], word: Option<&str>, message: &str) -> anyhow::Error {
+        bad_input(format!("{}: {message}", self.place_of(path, word)))
+    }
+
+    /// `FILE:LINE:COLUMN: PATH`, for a fault that is found later.
+    #[must_use]
+    pub fn place(&self, path: &[Key]) -> String {
+        self.place_of(path, None)
+    }
+
+    fn place_of(&self, path: &[Key], word: Option<&str>) -> String {
         let (line, column) = self.locate(path, word);
         let shown: String = path.iter().map(Key::to_string).collect();
         let shown = shown.trim_start_matches('.');
-        let place = if shown.is_empty() { String::new() } else { format!("{shown}: ") };
-        bad_input(format!("{}:{line}:{column}: {place}{message}", self.file))
+        let shown = if shown.is_empty() { String::new() } else { format!(": {shown}") };
+        format!("{}:{line}:{column}{shown}", self.file)
     }
 
     /// Line and column, both from 1, of a path; of the deepest part of it that exists.

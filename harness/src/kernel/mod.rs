@@ -20,6 +20,7 @@ mod slot;
 mod source;
 mod spec;
 mod store;
+mod tarball;
 mod tools;
 mod tree;
 
@@ -35,7 +36,7 @@ use crate::progress::Progress;
 pub use prune::{Pruned, Pruning, prune};
 pub use selftests::{Program, names as selftests};
 pub(crate) use spec::patch_files;
-pub use spec::{Base, Origin, Source, Spec, folder, list, spec};
+pub use spec::{Base, Given, Origin, Source, Spec, folder, list, spec};
 pub use store::{Built, Manifest, PatchNote};
 
 /// The kernel whose fragments and contract a person's own tree gets unless another is named.

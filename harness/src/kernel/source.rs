@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where a kernel's source comes from: a Debian source package or a commit of a git tree.
+//! Where a kernel's source comes from: a Debian source package, a commit of a git tree, or a tarball.
 //!
 //! A source in the cache is never edited: work slots link its files and replace, never write, them.
 
@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{self, Files};
 use super::spec::{Origin, Source};
-use super::{slot, tools};
+use super::{slot, tarball, tools};
 use crate::doctor::{self, Stage};
-use crate::outcome::bad_input;
+use crate::outcome::{BadInput, bad_input};
 use crate::progress::Progress;
 use crate::scratch::{self, Scratch};
 
 /// Unpacked source, its list of files, the package beside it.
-const SOURCE_MIB: u64 = 2_500;
+pub(super) const SOURCE_MIB: u64 = 2_500;
 
 /// A source in the cache.
 pub(super) struct Pristine {
@@ -33,9 +33,10 @@ pub(super) struct Pristine {
 }
 
 #[derive(Deserialize, Serialize)]
-struct Label {
-    identity: String,
-    named: String,
+pub(super) struct Label {
+    /// See [`Pristine`].
+    pub(super) identity: String,
+    pub(super) named: String,
 }
 
 impl Pristine {
@@ -76,9 +77,12 @@ pub(super) fn first_usable(
         let usable = match &source.origin {
             Origin::Debian(package) => debian(cache, package, offline, progress),
             Origin::Git { tree, rev } => configured_git(cache, tree, rev, progress),
+            Origin::Tarball { file, sha256 } => tarball::unpacked(cache, file, sha256, progress),
         };
         match usable {
             Ok(pristine) => return Ok((pristine, source.tested.clone())),
+            // Wrong, and not only absent: another source would hide it.
+            Err(error) if error.is::<BadInput>() => return Err(error),
             Err(reason) => reasons.push(format!("  {reason:#}")),
         }
     }
@@ -86,7 +90,7 @@ pub(super) fn first_usable(
 }
 
 /// Another process fetches for seconds only, and Ctrl-C ends its tools with it.
-static NEVER: AtomicBool = AtomicBool::new(false);
+pub(super) static NEVER: AtomicBool = AtomicBool::new(false);
 
 fn debian(cache: &Path, package: &str, offline: bool, progress: &Progress) -> Result<Pristine> {
     if let Some(found) = cached(cache, &format!("{package}_")) {
@@ -122,7 +126,7 @@ fn debian(cache: &Path, package: &str, offline: bool, progress: &Progress) -> Re
 }
 
 /// The newest source in the cache whose folder name begins so.
-fn cached(cache: &Path, prefix: &str) -> Option<Pristine> {
+pub(super) fn cached(cache: &Path, prefix: &str) -> Option<Pristine> {
     let found = fs::read_dir(cache.join("sources"))
         .ok()?
         .flatten()
@@ -269,7 +273,7 @@ pub(super) fn archive(tree: &Path, commit: &str, into: &Path) -> Result<()> {
     pipeline(vec![git, tar]).with_context(|| format!("{commit} of {} could not be unpacked", tree.display()))
 }
 
-fn publish(cache: &Path, work: Scratch, name: &str, label: &Label) -> Result<Pristine> {
+pub(super) fn publish(cache: &Path, work: Scratch, name: &str, label: &Label) -> Result<Pristine> {
     files::age(&work.path().join("tree"))?;
     let listed = files::scan(&work.path().join("tree"))?;
     fs::write(work.path().join("files"), files::encode(&listed))?;

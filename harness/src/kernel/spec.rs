@@ -3,6 +3,7 @@
 //!
 //! Parsing only. Nothing here looks at a source, a compiler or the cache.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use serde::Deserialize;
 use crate::home::Home;
 use crate::outcome::bad_input;
 use crate::path;
-use crate::yaml::{Document, unknown_word};
+use crate::yaml::{Document, Key, unknown_word};
 
 const FILE_NAME: &str = "kernel.yaml";
 const FRAGMENTS: &str = "fragments";
@@ -83,6 +84,38 @@ pub enum Origin {
         /// Anything `git rev-parse` understands.
         rev: String,
     },
+    /// A packed tree that lies on this machine.
+    Tarball {
+        /// The file: a path, relative to the description's folder, or `$VARIABLE` that holds one.
+        file: Given,
+        /// SHA-256 of the file, in lower-case hexadecimal digits.
+        sha256: String,
+    },
+}
+
+/// A path as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// A path, or `$VARIABLE` that holds one.
+    pub text: String,
+    /// The folder that a relative path begins at.
+    pub folder: PathBuf,
+    /// Where it is written, for messages; the field's name included.
+    pub place: String,
+}
+
+impl Given {
+    /// The path; nothing is said of whether it is there.
+    ///
+    /// # Errors
+    /// When it is a variable that is not set.
+    pub fn path(&self) -> Result<PathBuf> {
+        let Some(variable) = self.text.strip_prefix('$') else { return Ok(self.folder.join(&self.text)) };
+        let value = env::var_os(variable).filter(|value| !value.is_empty());
+        let value = value.with_context(|| format!("{}: {} is not set", self.place, self.text))?;
+        // What a shell has set is relative to where the shell stands; tools are run elsewhere.
+        std::path::absolute(value).context("cannot tell the working directory")
+    }
 }
 
 #[derive(Deserialize)]
@@ -104,6 +137,7 @@ struct File {
 struct SourceEntry {
     debian: Option<String>,
     git: Option<GitEntry>,
+    tarball: Option<TarballEntry>,
     tested: String,
 }
 
@@ -112,6 +146,13 @@ struct SourceEntry {
 struct GitEntry {
     tree: String,
     rev: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TarballEntry {
+    file: String,
+    sha256: String,
 }
 
 /// All kernels, by name.
@@ -168,7 +209,7 @@ fn load(home: &Home, name: &str) -> Result<Spec> {
     let path = dir.join(FILE_NAME);
     let document = Document::read(&path)?;
     let file: File = document.load()?;
-    let sources = sources(&document, file.sources)?;
+    let sources = sources(&document, &dir, file.sources)?;
     for (list, fragments) in [("fragments", &file.fragments), ("trims", &file.trims)] {
         if let Some(fragment) = fragments.iter().find(|fragment| !fragment_path(home, fragment).is_file()) {
             let known = known_fragments(home)?;
@@ -190,23 +231,37 @@ fn load(home: &Home, name: &str) -> Result<Spec> {
     })
 }
 
-fn sources(document: &Document, entries: Vec<SourceEntry>) -> Result<Vec<Source>> {
+fn sources(document: &Document, dir: &Path, entries: Vec<SourceEntry>) -> Result<Vec<Source>> {
     if entries.is_empty() {
         return Err(document.fault(&path!["sources"], None, "at least one is needed"));
     }
     let mut sources = Vec::new();
     for (index, entry) in entries.into_iter().enumerate() {
-        let origin = match (entry.debian, entry.git) {
-            (Some(package), None) => Origin::Debian(package),
-            (None, Some(git)) => Origin::Git { tree: git.tree, rev: git.rev },
+        let origin = match (entry.debian, entry.git, entry.tarball) {
+            (Some(package), None, None) => Origin::Debian(package),
+            (None, Some(git), None) => Origin::Git { tree: git.tree, rev: git.rev },
+            (None, None, Some(tarball)) => {
+                let at = path!["sources", index, "tarball", "sha256"];
+                let sha256 = tarball.sha256.to_ascii_lowercase();
+                if sha256.len() != 64 || !sha256.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                    let message = "a SHA-256 has 64 hexadecimal digits, as `sha256sum FILE` prints them";
+                    return Err(document.fault(&at, None, message));
+                }
+                let file = given(document, dir, &path!["sources", index, "tarball", "file"], tarball.file);
+                Origin::Tarball { file, sha256 }
+            }
             _ => {
-                let message = "exactly one of `debian` and `git` is needed";
+                let message = "exactly one of `debian`, `git` and `tarball` is needed";
                 return Err(document.fault(&path!["sources", index], None, message));
             }
         };
         sources.push(Source { tested: entry.tested, origin });
     }
     Ok(sources)
+}
+
+fn given(document: &Document, dir: &Path, at: &[Key], text: String) -> Given {
+    Given { text, folder: dir.to_owned(), place: document.place(at) }
 }
 
 /// Where a fragment lies.
@@ -281,6 +336,28 @@ mod tests {
     }
 
     #[test]
+    fn a_tarball_lies_beside_its_description_or_where_a_variable_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let sum = "0123456789abcdef".repeat(4);
+        let origin = |file: &str| {
+            let tarball = format!("tarball: {{file: {file}, sha256: {}}}", sum.to_uppercase());
+            let home = home(dir.path(), &GOOD.replace("debian: linux-source-6.12", &tarball));
+            let Origin::Tarball { file, sha256 } = spec(&home, "mine-6.12").unwrap().sources.remove(0).origin
+            else {
+                panic!("it is a tarball");
+            };
+            assert_eq!(sha256, sum);
+            file.path().map_err(|error| error.to_string())
+        };
+        let beside = dir.path().join("kernel-configs/mine-6.12/up/linux.tar.xz");
+        assert_eq!(origin("up/linux.tar.xz").unwrap(), beside);
+        assert_eq!(origin("/a/linux.tar.xz").unwrap(), Path::new("/a/linux.tar.xz"));
+        assert!(origin("$HOME").unwrap().is_absolute());
+        let error = origin("$NO_SUCH_VARIABLE_HERE").unwrap_err();
+        assert!(error.contains("mine-6.12/kernel.yaml:4:21: sources[0].tarball.file: $NO_SUCH"), "{error}");
+    }
+
+    #[test]
     fn mistakes_are_told_with_place_and_the_nearest_word() {
         let check = |from: &str, to: &str, place: &str, expect: &str| {
             let dir = tempfile::tempdir().unwrap();
@@ -297,7 +374,16 @@ mod tests {
         check("fragments: [base]", "fragments: [base]\nfeatrues: [odp]", "8:1", "did you mean `features`?");
         check("debian", "debain", "4:5", "did you mean `debian`?");
         check("[base]", "[base, rmda]", "7:19", "did you mean `rdma`?");
-        check("  - debian: linux-source-6.12\n  ", "  -", "4:6", "exactly one of `debian` and `git`");
+        check(
+            "  - debian: linux-source-6.12\n  ",
+            "  -",
+            "4:6",
+            "exactly one of `debian`, `git` and `tarball`",
+        );
+        let debian = "debian: linux-source-6.12";
+        check(debian, "tarball: {file: linux-6.12.tar.xz}", "4:14", "missing field `sha256`");
+        check(debian, "tarball: {file: linux-6.12.tar.xz, sha256: 12ab}", "4:48", "64 hexadecimal digits");
+        check(debian, "tarball: {path: x, sha256: 12ab}", "4:15", "valid: file, sha256");
     }
 
     #[test]
