@@ -34,6 +34,11 @@ const FINISH_MS: u64 = 60_000;
 /// The one sysctl of scenarios that is a time, in seconds.
 const LEASE_BREAK_TIME: &str = "fs.lease-break-time";
 
+/// What the agent's own lines on the console begin with (images/agent/src/boot/mod.rs).
+const AGENT_SAYS: &str = "holdfast: ";
+/// The first says what the others follow from.
+const MOST_COMPLAINTS: usize = 3;
+
 /// What a case is played on.
 #[derive(Clone, Copy, Debug)]
 pub struct Ground<'a> {
@@ -98,9 +103,19 @@ pub async fn play(
     }
     // The console may end in the middle of a character.
     let console = fs::read(folder.join(CONSOLE)).unwrap_or_default();
-    record.console.extend(splats(String::from_utf8_lossy(&console).lines()));
+    let console = String::from_utf8_lossy(&console);
+    record.console.extend(splats(console.lines()));
+    if record.hello.is_none() {
+        record.complaints.extend(complaints(&console));
+    }
     record.took_ms = millis(begun.elapsed());
     record
+}
+
+/// What the agent says on the console, where a guest never said hello.
+fn complaints(console: &str) -> impl Iterator<Item = String> {
+    let lines = console.lines().filter_map(|line| line.trim_end().strip_prefix(AGENT_SAYS));
+    lines.take(MOST_COMPLAINTS).map(str::to_owned)
 }
 
 /// How a case ended that broke off, and its machine with it.
@@ -394,6 +409,13 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_agent_says_on_the_console_is_known() {
+        let console = "[    1.0] x\r\nholdfast: the module virtio_pci is not loaded: ENOEXEC\r\n[    2.0] holdfast: ready\n";
+        let said: Vec<String> = complaints(console).collect();
+        assert_eq!(said, ["the module virtio_pci is not loaded: ENOEXEC"]);
+    }
 
     #[test]
     fn a_slow_guest_breaks_leases_later() {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use globset::{GlobBuilder, GlobMatcher};
-use holdfast_protocol::Setup;
+use holdfast_protocol::{Op, Setup, Violation};
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{Contract, Contracts, PINS_BALANCED};
@@ -50,6 +50,10 @@ pub struct PlannedKernel {
     /// Programs that its guests are to have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub programs: Vec<String>,
+    /// What others have and it has not: options, and programs as `program NAME`. What needs one of them is not
+    /// applicable.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub lacks: BTreeSet<String>,
 }
 
 /// One case on one kernel.
@@ -320,8 +324,12 @@ impl Selector {
 
 /// A program that no kernel's guests have is a mistake, not a reason to leave a case out.
 fn known_programs(scenarios: &[&Scenario], kernels: &[PlannedKernel]) -> Result<()> {
-    let known: BTreeSet<&str> =
-        kernels.iter().flat_map(|kernel| &kernel.programs).map(String::as_str).collect();
+    let missing = |kernel: &PlannedKernel| -> Vec<String> {
+        kernel.lacks.iter().filter_map(|one| Some(one.strip_prefix(PROGRAM)?.to_owned())).collect()
+    };
+    let known: BTreeSet<String> =
+        kernels.iter().flat_map(|kernel| [kernel.programs.clone(), missing(kernel)].concat()).collect();
+    let known: BTreeSet<&str> = known.iter().map(String::as_str).collect();
     for scenario in scenarios {
         if let Some(name) = scenario.programs().find(|name| !known.contains(name)) {
             let message =
@@ -332,14 +340,58 @@ fn known_programs(scenarios: &[&Scenario], kernels: &[PlannedKernel]) -> Result<
     Ok(())
 }
 
+/// What is before a program's name in [`PlannedKernel::lacks`].
+pub const PROGRAM: &str = "program ";
+
+/// Why a case cannot be played on a kernel that is not built here, if it cannot: what one of its steps needs.
+fn lacking(written: &Written, kernel: &PlannedKernel) -> Option<String> {
+    let steps = written.steps.iter().filter(|step| step.excluded.is_none()).filter_map(|step| step.action.op());
+    let handlers = written.actors.values().flat_map(|actor| actor.on_signal.values());
+    let needed =
+        steps.chain(handlers.flat_map(|handler| handler.run.iter().map(|run| &run.op))).filter_map(need);
+    let missing = needed.into_iter().find(|need| kernel.lacks.contains(need))?;
+    Some(match missing.strip_prefix(PROGRAM) {
+        Some(name) => format!("it runs {name}, which is compiled from a kernel's source, and this one was not"),
+        None => format!("it needs {missing}, which this kernel was built without"),
+    })
+}
+
+/// What an operation needs of a kernel that not every one has.
+fn need(op: &Op) -> Option<String> {
+    let option = match op {
+        Op::GupPin(_) | Op::GupRead(_) | Op::GupUnpin(_) => "CONFIG_GUP_TEST",
+        Op::Violate(op) => match op.what {
+            Violation::LeakPin => "CONFIG_GUP_TEST",
+            Violation::Warn | Violation::Panic | Violation::Hang | Violation::StickTask => "CONFIG_LKDTM",
+            Violation::LeaveRegion
+            | Violation::LeaveLease
+            | Violation::HoldMount
+            | Violation::CorruptExt4
+            | Violation::CorruptXfs => return None,
+        },
+        Op::Memfd(op) if op.hugetlb => "CONFIG_HUGETLBFS",
+        Op::Program(op) => return Some(format!("{PROGRAM}{}", op.name)),
+        _ => return None,
+    };
+    Some(option.to_owned())
+}
+
 fn stem(id: &str) -> &str {
     id.split('[').next().unwrap_or(id)
 }
 
 fn plan_case(scenario: &Scenario, kernel: &PlannedKernel, under: &Under<'_>) -> PlannedCase {
-    let excluded = excluded(scenario, under);
+    let mut excluded = excluded(scenario, under);
+    let mut as_written = Written::default();
+    if excluded.is_none() {
+        let written = written(scenario, under);
+        excluded = lacking(&written, kernel);
+        if excluded.is_none() {
+            as_written = written;
+        }
+    }
     let applies = excluded.is_none();
-    let Written { steps, actors } = if applies { written(scenario, under) } else { Written::default() };
+    let Written { steps, actors } = as_written;
     PlannedCase {
         id: scenario.id.clone(),
         kernel: kernel.name.clone(),
@@ -413,6 +465,44 @@ mod tests {
 
     use super::*;
     use crate::scenario::load_all;
+
+    #[test]
+    fn what_a_kernel_lacks_is_not_applicable_on_it_and_no_mistake() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+        let contracts = Contracts::load([folder.clone()].into_iter()).unwrap();
+        let scenarios = load_all(&folder, &contracts).unwrap();
+        let kernel = |lacks: &[&str]| PlannedKernel {
+            name: "k".into(),
+            contract: "mainline".into(),
+            features: Vec::new(),
+            programs: ["busybox", "gup_longterm", "ibv_rc_pingpong", "sh"].map(str::to_owned).into(),
+            lacks: lacks.iter().map(|&one| one.to_owned()).collect(),
+        };
+        let why = |kernel: PlannedKernel| -> BTreeMap<String, String> {
+            let plan = Plan::make(&scenarios, &contracts, &[kernel], &[]).unwrap();
+            plan.cases
+                .into_iter()
+                .filter_map(|case| Some((stem(&case.id).to_owned(), case.excluded?)))
+                .collect()
+        };
+        let has_all = why(kernel(&[]));
+        let check = |lacks: &str, reason: &str, cases: &[&str]| {
+            let mut kernel = kernel(&[lacks]);
+            kernel.programs.retain(|name| !lacks.ends_with(name));
+            let mut why = why(kernel);
+            why.retain(|id, _| !has_all.contains_key(id));
+            assert!(why.values().all(|why| why.contains(reason)), "{why:?}");
+            assert_eq!(why.keys().map(String::as_str).collect::<Vec<_>>(), cases);
+        };
+        check("CONFIG_KERNEL_GZIP", "", &[]);
+        let pins = ["selftest/leak-pin", "truncate/pinned-by-gup-test"];
+        check("CONFIG_GUP_TEST", "needs CONFIG_GUP_TEST, which this kernel was built without", &pins);
+        let crashes =
+            ["selftest/hang", "selftest/panic", "selftest/stick-task", "selftest/two-cpus", "selftest/warn"];
+        check("CONFIG_LKDTM", "needs CONFIG_LKDTM", &crashes);
+        let program = ["program/gup-longterm", "program/gup-longterm-on-dax"];
+        check("program gup_longterm", "it runs gup_longterm, which is compiled", &program);
+    }
 
     #[test]
     fn a_selector_behind_an_exclamation_mark_leaves_out_and_the_last_one_counts() {

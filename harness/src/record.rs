@@ -49,6 +49,9 @@ pub struct Record {
     pub fsck: Vec<FsckFact>,
     /// Splats on the serial console.
     pub console: Vec<Splat>,
+    /// What the agent wrote there because it could tell it nobody else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub complaints: Vec<String>,
     /// What every wait was multiplied with.
     pub pace: f64,
     /// Where the case's time went.
@@ -159,6 +162,7 @@ impl Record {
             oracles: None,
             fsck: Vec::new(),
             console: Vec::new(),
+            complaints: Vec::new(),
             pace: 1.0,
             phases: Phases::default(),
             qemu_peak_kib: 0,

@@ -230,7 +230,7 @@ pub fn machine_of(
     let accelerator = accel::choose(&home.cache, settings.accelerator)?;
     let options = kernel::Options { offline: settings.offline, jobs: Some(settings.jobs) };
     let built = kernel::ensure(home, request, &options, progress, interrupt.flag())?;
-    let image = parts(home, settings, interrupt)?.with(home, &extras(&built, settings))?;
+    let image = parts(home, settings, interrupt)?.with(home, &extras(&built, settings), &built.modules())?;
     let machine = machine(&built, &image, &accelerator, settings);
     Ok((machine, built))
 }
@@ -257,7 +257,7 @@ fn machines(of: Run<'_>, accelerator: &Accelerator) -> Result<(Machines, Vec<Ker
                     Some(parts) => parts,
                     None => common.insert(parts(home, settings, interrupt)?),
                 };
-                let image = parts.with(home, &extras(&built, settings))?;
+                let image = parts.with(home, &extras(&built, settings), &built.modules())?;
                 used.push(KernelUsed::new(planned, &built.manifest));
                 Ok((machine(&built, &image, accelerator, settings), built))
             }
@@ -286,7 +286,7 @@ fn machine(built: &Built, image: &image::Image, accelerator: &Accelerator, setti
         accelerator: accelerator.clone(),
         kernel: built.bzimage(),
         initrd: image.path.clone(),
-        append: settings.append.clone(),
+        append: format!("{} {}", built.manifest.arguments, settings.append).trim().to_owned(),
         cpus: 1,
         memory_mib: 512,
         pmem: default_pmem(),

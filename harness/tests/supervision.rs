@@ -135,6 +135,7 @@ fn hello() -> Hello {
         ready_ms: 0,
         stalled_ms: 0,
         boot_id: "fake".into(),
+        unloaded: Vec::new(),
         pmem: [Place::Ext4, Place::Xfs, Place::Devdax]
             .map(|place| PmemFact {
                 place,

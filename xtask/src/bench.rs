@@ -58,7 +58,7 @@ enum What {
     /// What a kernel costs those who do not ask for what is new in it, in instructions of the guest
     Kernel {
         #[command(flatten)]
-        kernels: Kernels,
+        kernels: Box<Kernels>,
         /// The kernel it is measured against
         #[arg(long, value_name = "NAME", default_value = DEFAULT_BASE)]
         against: String,
@@ -126,7 +126,7 @@ pub(crate) fn main(bench: &Bench, home: &Home) -> Result<Exit> {
     match &bench.what {
         What::Boot { kernel, rounds, json, .. } => {
             let (machine, _) = machine_of(home, &Request::named(kernel), &settings, &progress, &interrupt)?;
-            let floor = image::Parts::collect(home, image::FLOOR, how.offline)?.with(home, &[])?;
+            let floor = image::Parts::collect(home, image::FLOOR, how.offline)?.with(home, &[], &[])?;
             let measured = boots(home, &machine, &floor.path, kernel, *rounds, &progress, &interrupt)?;
             print(&measured, *json)
         }

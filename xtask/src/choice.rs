@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The flags that say which kernels and which cases, shared by the subcommands that take them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -8,13 +9,16 @@ use clap::Args;
 use holdfast::contract::Contracts;
 use holdfast::home::Home;
 use holdfast::image;
-use holdfast::kernel::{self, Request, TreeRequest, Variant};
+use holdfast::kernel::{self, Given, Prebuilt, Request, TreeRequest, Variant};
 use holdfast::outcome::bad_input;
 use holdfast::path;
-use holdfast::plan::{PlannedKernel, select};
+use holdfast::plan::{PROGRAM, PlannedKernel, select};
 use holdfast::run::Requests;
 use holdfast::scenario::{self, Scenario};
 use holdfast::yaml::{Document, unknown_word};
+
+/// What says which kernel is built here, and how: nothing of that can be said of one that comes as it is.
+const BUILT: [&str; 7] = ["kernel", "tree", "rev", "config", "series", "base", "debug"];
 
 /// Which kernels.
 #[derive(Args, Clone, Debug, Default)]
@@ -22,6 +26,18 @@ pub(crate) struct Kernels {
     /// A kernel of kernel-configs; may be given more than once
     #[arg(long, value_name = "NAME")]
     pub(crate) kernel: Vec<String>,
+    /// A Debian package of a kernel as it is, or the one that stands for the newest: linux-image-amd64
+    #[arg(long, value_name = "NAME", conflicts_with_all = BUILT)]
+    pub(crate) package: Option<String>,
+    /// A kernel that was built elsewhere: /boot/vmlinuz-RELEASE, arch/x86/boot/bzImage
+    #[arg(long, value_name = "FILE", conflicts_with_all = BUILT, conflicts_with = "package")]
+    pub(crate) vmlinuz: Option<PathBuf>,
+    /// Its modules: lib/modules/RELEASE, or a folder above; a kernel in one piece needs none
+    #[arg(long, value_name = "DIR", requires = "vmlinuz")]
+    pub(crate) modules: Option<PathBuf>,
+    /// What it was built with [default: config-RELEASE beside it, or the .config of its build]
+    #[arg(long, value_name = "FILE", requires = "vmlinuz")]
+    pub(crate) vmlinuz_config: Option<PathBuf>,
     /// Build what is in this kernel tree now, uncommitted and new files included
     #[arg(long, value_name = "PATH", conflicts_with = "kernel")]
     pub(crate) tree: Option<PathBuf>,
@@ -67,17 +83,19 @@ impl Kernels {
         }
         let variant = self.variant();
         let mut requests: Vec<Request> = Vec::new();
-        if self.tree.is_some() || self.series.is_some() || self.base.is_some() {
+        if let Some(prebuilt) = self.prebuilt() {
+            requests.push(Request::prebuilt(prebuilt));
+        } else if self.tree.is_some() || self.series.is_some() || self.base.is_some() {
             let base = self.base.clone().unwrap_or_else(|| kernel::DEFAULT_BASE.to_owned());
             let tree = self.tree.clone().map(|path| TreeRequest { path, rev: self.rev.clone() });
             let (config, series) = (self.config.clone(), self.series.clone());
-            requests.push(Request { base, tree, config, series, variant, slot: None });
+            requests.push(Request { tree, config, series, variant, ..Request::named(base) });
         } else {
             let names = if self.kernel.is_empty() { others } else { &self.kernel };
             let named = |name| Request { config: self.config.clone(), variant, ..Request::named(name) };
             requests.extend(names.iter().map(named));
         }
-        let programs = [image::programs(home, image::DEFAULT)?, kernel::selftests(home)?].concat();
+        let (tools, selftests) = (image::programs(home, image::DEFAULT)?, kernel::selftests(home)?);
         let mut planned = Vec::new();
         let mut by_name = Requests::new();
         for request in requests {
@@ -94,12 +112,31 @@ impl Kernels {
             }
             let contract = self.contract.clone().unwrap_or(claimed);
             let name = request.name();
+            let (programs, lacks) = match kernel::is_prebuilt(home, &request)? {
+                false => ([tools.as_slice(), &selftests].concat(), BTreeSet::new()),
+                true => (tools.clone(), selftests.iter().map(|name| format!("{PROGRAM}{name}")).collect()),
+            };
             if by_name.insert(name.clone(), request).is_some() {
                 return Err(bad_input(format!("the kernel {name} was named twice")));
             }
-            planned.push(PlannedKernel { name, contract, features: spec.features, programs: programs.clone() });
+            planned.push(PlannedKernel { name, contract, features: spec.features, programs, lacks });
         }
         Ok((planned, by_name))
+    }
+}
+
+impl Kernels {
+    /// The kernel that comes as it is, if one is named.
+    fn prebuilt(&self) -> Option<Prebuilt> {
+        if let Some(name) = &self.package {
+            return Some(Prebuilt::Package { name: name.clone(), place: "--package".to_owned() });
+        }
+        let given = |path: &Option<PathBuf>, place| path.as_deref().map(|path| Given::of(path, place));
+        Some(Prebuilt::Files {
+            vmlinuz: given(&self.vmlinuz, "--vmlinuz")?,
+            modules: given(&self.modules, "--modules"),
+            config: given(&self.vmlinuz_config, "--vmlinuz-config"),
+        })
     }
 }
 

@@ -26,9 +26,10 @@ pub(crate) struct Kernel {
 enum Action {
     /// Show the kernels of kernel-configs, and what is built
     List,
-    /// Build kernels, unless they are built already [default: all of kernel-configs]
+    /// Build kernels, or fetch them, unless they are in the cache already [default: all of kernel-configs]
     Build(Build),
-    /// Print the folder of a built kernel (bzImage, vmlinux, config, build.log, manifest.json)
+    /// Print the folder of a built kernel (bzImage, config, manifest.json; vmlinux and build.log where it was
+    /// built here, modules where they come along)
     Path(Which),
     /// Remove kernels and saved machines that were not used for long, and work folders of nobody
     Prune(Prune),
@@ -52,7 +53,7 @@ struct Build {
 #[derive(Args, Debug)]
 struct Which {
     /// Kernels of kernel-configs
-    #[arg(value_name = "NAME", conflicts_with_all = ["tree", "series", "base", "kernel"])]
+    #[arg(value_name = "NAME", conflicts_with_all = ["tree", "series", "base", "kernel", "package", "vmlinuz"])]
     names: Vec<String>,
     #[command(flatten)]
     kernels: Kernels,

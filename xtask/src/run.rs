@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use holdfast::contract::Contracts;
 use holdfast::doctor;
 use holdfast::home::Home;
 use holdfast::image::Extra;
 use holdfast::jobs::Jobs;
+use holdfast::kernel::{self, Options};
 use holdfast::machine::Inside;
 use holdfast::machine::accel::{Kind, Wish};
 use holdfast::outcome::{Exit, bad_input};
@@ -17,6 +19,7 @@ use holdfast::progress::Progress;
 use holdfast::report::render;
 use holdfast::run::{self as library, Interrupt, Requests, Settings, run};
 use holdfast::runs;
+use holdfast::scenario::Scenario;
 
 use crate::choice::{Kernels, catalogue, own_files};
 use crate::exit;
@@ -217,35 +220,71 @@ pub(crate) fn main(run: &Run, home: &Home) -> Result<Exit> {
     if !run.dry_run {
         return Ok(play(run, home)?.0);
     }
-    let (plan, _) = planned(run, home)?;
+    let (plan, _) = Asked::read(run, home)?.plan(run)?;
     for case in plan.cases.iter().filter(|case| case.excluded.is_none()) {
         outln!("{:16} {}", case.kernel, case.id);
     }
     Ok(Exit::AsExpected)
 }
 
-fn planned(run_args: &Run, home: &Home) -> Result<(Plan, Requests)> {
-    let (contracts, mut scenarios) = catalogue(home)?;
-    own_files(&run_args.cases, home, &contracts, &mut scenarios)?;
-    let plan_file = PlanFile::load(&home.scenarios(), run_args.plan.as_deref().unwrap_or("default"))?;
-    let (mut kernels, requests) = run_args.kernels.resolve(home, &contracts, &plan_file.kernels)?;
-    run_args.how.bring(&mut kernels)?;
-    let selectors = match (run_args.all, run_args.cases.is_empty()) {
-        (true, _) => Vec::new(),
-        (false, true) => plan_file.cases,
-        (false, false) => run_args.cases.clone(),
-    };
-    let plan = Plan::make(&scenarios, &contracts, &kernels, &selectors)?;
-    Ok((plan.repeated(run_args.repeat).traced(&run_args.kernels.trace), requests))
+/// What was asked for, read and found to be there.
+struct Asked {
+    contracts: Contracts,
+    scenarios: Vec<Scenario>,
+    kernels: Vec<PlannedKernel>,
+    requests: Requests,
+    selectors: Vec<String>,
+}
+
+impl Asked {
+    fn read(run: &Run, home: &Home) -> Result<Self> {
+        let (contracts, mut scenarios) = catalogue(home)?;
+        own_files(&run.cases, home, &contracts, &mut scenarios)?;
+        let plan_file = PlanFile::load(&home.scenarios(), run.plan.as_deref().unwrap_or("default"))?;
+        let (mut kernels, requests) = run.kernels.resolve(home, &contracts, &plan_file.kernels)?;
+        run.how.bring(&mut kernels)?;
+        let selectors = match (run.all, run.cases.is_empty()) {
+            (true, _) => Vec::new(),
+            (false, true) => plan_file.cases,
+            (false, false) => run.cases.clone(),
+        };
+        Ok(Self { contracts, scenarios, kernels, requests, selectors })
+    }
+
+    fn plan(&self, run: &Run) -> Result<(Plan, Requests)> {
+        let plan = Plan::make(&self.scenarios, &self.contracts, &self.kernels, &self.selectors)?;
+        Ok((plan.repeated(run.repeat).traced(&run.kernels.trace), self.requests.clone()))
+    }
+
+    /// Learns what kernels lack that are not built here: only their own configurations tell.
+    fn look(&mut self, run: &Run, home: &Home, progress: &Progress, interrupt: &Interrupt) -> Result<()> {
+        let options = Options { offline: run.how.offline, jobs: None };
+        for planned in &mut self.kernels {
+            let request = &self.requests[&planned.name];
+            if kernel::is_prebuilt(home, request)? {
+                match kernel::ensure(home, request, &options, progress, interrupt.flag()) {
+                    Ok(built) => planned.lacks.extend(built.manifest.lacks),
+                    Err(error) if Exit::of_error(&error) != Exit::NoVerdict => return Err(error),
+                    // It is met again where its cases get their rows.
+                    Err(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Runs, prints the report, and says where the run's folder is.
 pub(crate) fn play(run_args: &Run, home: &Home) -> Result<(Exit, PathBuf)> {
-    let (plan, requests) = planned(run_args, home)?;
+    let mut asked = Asked::read(run_args, home)?;
+    // What was mistyped is told before anything is installed or fetched.
+    asked.plan(run_args)?;
     let progress =
         if run_args.json_stream { Progress::json_stream() } else { Progress::new(run_args.how.quiet) };
     doctor::provide(run_args.install && !run_args.how.offline, false, &progress)?;
     let interrupt = Interrupt::listen(&progress)?;
+    asked.look(run_args, home, &progress, &interrupt)?;
+    let (plan, requests) = asked.plan(run_args)?;
     let settings = &run_args.settings(&progress);
     let (plan, requests, progress, interrupt) = (&plan, &requests, &progress, &interrupt);
     let (results, folder) = run(library::Run { home, plan, requests, settings, progress, interrupt })?;

@@ -54,6 +54,42 @@ fn an_unknown_name_is_answered_with_the_nearest() {
 }
 
 #[test]
+fn a_kernel_that_was_built_elsewhere_comes_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("vmlinuz");
+    fs::write(&image, "no image").unwrap();
+    let image = image.to_str().unwrap();
+    let run =
+        |more: &[&str], code, words: &[&str]| check(&[&["run", "controls/*"], more].concat(), code, words);
+    for flag in
+        [&["--series", "/s"][..], &["--tree", "/t"], &["--debug"], &["--config", "/c"], &["--kernel", "x"]]
+    {
+        run(&[&["--package", "linux-image-amd64"], flag].concat(), 2, &[flag[0], "--package"]);
+        run(&[&["--vmlinuz", image], flag].concat(), 2, &[flag[0], "--vmlinuz"]);
+    }
+    run(&["--package", "x", "--vmlinuz", image], 2, &["--package", "--vmlinuz"]);
+    run(&["--modules", "/m"], 2, &["--vmlinuz"]);
+    run(&["--vmlinuz", "/no/such/image"], 2, &["--vmlinuz: /no/such/image: No such file"]);
+    run(&["--vmlinuz", image], 2, &["--vmlinuz: ", "no x86 kernel image"]);
+    run(
+        &["--package", "linux-image-0.0-none", "--offline"],
+        2,
+        &["--package: apt knows no package linux-image-0.0-none"],
+    );
+    let mine = folder.path().join("k/mine/kernel.yaml");
+    fs::create_dir_all(mine.parent().unwrap()).unwrap();
+    fs::write(&mine, format!("about: a\ncontract: mainline\nprebuilt: {{vmlinuz: {image}}}\n")).unwrap();
+    let kernels = folder.path().join("k");
+    let mine = |more: &[&str], words: &[&str]| {
+        let run = ["--kernels", kernels.to_str().unwrap(), "run", "controls/*"];
+        check(&[&run[..], more].concat(), 2, words);
+    };
+    mine(&["--kernel", "mine"], &["mine/kernel.yaml:3:21: prebuilt.vmlinuz: ", "no x86 kernel image"]);
+    mine(&["--kernel", "mine", "--debug"], &["--debug: the kernel mine is not built here"]);
+    mine(&["--base", "mine", "--tree", "/t"], &["--tree: the kernel mine is not built here"]);
+}
+
+#[test]
 fn a_new_scenario_is_good_and_replaces_none() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("more/mine.yaml");

@@ -114,7 +114,7 @@ pub fn machines(
     let settings = Settings { results: Some(scratch.path().join("runs")), ..settings.clone() };
     let requests = [(plan.kernels[0].name.clone(), request.clone())].into();
     let bench = Bench { home, plan, requests: &requests, settings: &settings, progress, interrupt };
-    let floor_image = image::Parts::collect(home, image::FLOOR, settings.offline)?.with(home, &[])?;
+    let floor_image = image::Parts::collect(home, image::FLOOR, settings.offline)?.with(home, &[], &[])?;
     let (machine, _) = run::machine_of(home, request, &settings, progress, interrupt)?;
     let mut floor_ms = Vec::new();
     let mut floors = |progress: &Progress| -> Result<()> {

@@ -13,7 +13,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use holdfast_protocol::PROGRAM_FOLDERS;
+use holdfast_protocol::{MODULE_IF_POSSIBLE, MODULE_ORDER, MODULES, PROGRAM_FOLDERS};
 use sha2::{Digest, Sha256};
 
 pub use agent::binary as agent;
@@ -61,6 +61,17 @@ impl Extra {
     }
 }
 
+/// A module of a kernel, unpacked, which its guests load before anything else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// Its name.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+    /// Nobody misses it where it does not load.
+    pub if_possible: bool,
+}
+
 /// Lower-case hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -83,13 +94,14 @@ impl Parts {
         Ok(Self(files))
     }
 
-    /// Gives the image with these programs, making it unless it is in the cache already.
+    /// Gives the image with these programs and modules, making it unless it is in the cache already.
     ///
     /// # Errors
-    /// Bad input when a program cannot be read or loads a library that is not there; otherwise when the cache
-    /// cannot be written.
-    pub fn with(&self, home: &Home, extras: &[Extra]) -> Result<Image> {
+    /// Bad input when a program cannot be read or loads a library that is not there; otherwise when a module
+    /// cannot be read or the cache cannot be written.
+    pub fn with(&self, home: &Home, extras: &[Extra], modules: &[Module]) -> Result<Image> {
         let mut files = tools::programs(extras)?;
+        files.extend(modules_of(modules)?);
         // Of two files with one path the later one counts.
         files.extend(self.0.iter().cloned());
         let archive = archive::write(&files).context("cannot write the initramfs")?;
@@ -100,6 +112,22 @@ impl Parts {
         }
         Ok(Image { path, key, bytes: archive.len() as u64 })
     }
+}
+
+/// The modules, and the file that says in which order they are loaded.
+fn modules_of(modules: &[Module]) -> Result<Vec<archive::Entry>> {
+    let mut entries = Vec::new();
+    let mut order = String::new();
+    for module in modules {
+        let bytes = fs::read(&module.path).with_context(|| format!("cannot read {}", module.path.display()))?;
+        entries.push(archive::Entry::program(format!("{MODULES}/{}.ko", module.name), bytes));
+        let word = if module.if_possible { format!(" {MODULE_IF_POSSIBLE}") } else { String::new() };
+        order.push_str(&format!("{}.ko{word}\n", module.name));
+    }
+    if !modules.is_empty() {
+        entries.push(archive::Entry::program(format!("{MODULES}/{MODULE_ORDER}"), order.into_bytes()));
+    }
+    Ok(entries)
 }
 
 /// Names of the programs that an image is to bring: a host that lacks one is told so when the image is made.
@@ -126,6 +154,28 @@ fn publish(home: &Home, path: &std::path::Path, bytes: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn modules_come_with_their_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let module = |name: &str, if_possible| {
+            let path = dir.path().join(name);
+            fs::write(&path, name).unwrap();
+            Module { name: name.to_owned(), path, if_possible }
+        };
+        let entries = modules_of(&[module("nd", false), module("crc", true), module("a", false)]).unwrap();
+        let found: Vec<(&str, &[u8])> =
+            entries.iter().map(|entry| (entry.path.as_str(), entry.bytes.as_slice())).collect();
+        let order: &[u8] = b"nd.ko\ncrc.ko if-possible\na.ko\n";
+        let want: [(&str, &[u8]); 4] = [
+            ("/modules/nd.ko", b"nd"),
+            ("/modules/crc.ko", b"crc"),
+            ("/modules/a.ko", b"a"),
+            ("/modules/order", order),
+        ];
+        assert_eq!(found, want);
+        assert_eq!(modules_of(&[]).unwrap(), []);
+    }
 
     #[test]
     fn a_published_file_is_whole_and_alone() {

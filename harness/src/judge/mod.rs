@@ -198,7 +198,7 @@ fn verdict(
         _ => {}
     }
     if record.hello.is_none()
-        && let Some(why) = unbooted(&record.end, undeclared.as_deref())
+        && let Some(why) = unbooted(record, undeclared.as_deref())
     {
         return Verdict::because(Kind::Inconclusive, why);
     }
@@ -264,14 +264,15 @@ fn verdict(
 }
 
 /// Why there was no hello: a kernel that does not boot is skipped by a bisection, not blamed.
-fn unbooted(end: &End, title: Option<&str>) -> Option<String> {
-    let how = match end {
+fn unbooted(record: &Record, title: Option<&str>) -> Option<String> {
+    let how = match &record.end {
         End::QemuEnded { how, .. } => format!("QEMU ended: {how}"),
         End::Deadline { after_ms, .. } => format!("no hello within {:.0} s", *after_ms as f64 / 1000.0),
         _ => return None,
     };
-    let title = title.map(|title| format!("{title}; ")).unwrap_or_default();
-    Some(format!("the guest did not boot: {title}{how}; see console.log and qemu.log"))
+    let known = title.into_iter().chain(record.complaints.iter().map(String::as_str));
+    let known: String = known.map(|one| format!("{one}; ")).collect();
+    Some(format!("the guest did not boot: {known}{how}; see console.log and qemu.log"))
 }
 
 /// What had to be so before any result says anything; `None` when all of it was.
@@ -334,9 +335,14 @@ pub(crate) fn unproved(file: &FileFact) -> Option<String> {
     (!filled).then(|| format!("file `{name}` does not hold its pattern before the first step"))
 }
 
-/// What a guest that introduced itself lacks; `None` when it has all three NVDIMMs and the provider's RDMA link.
+/// What a guest that introduced itself lacks; `None` when it has all its modules, all three NVDIMMs and the
+/// provider's RDMA link.
 #[must_use]
 pub fn unready(hello: &Hello, provider: Provider) -> Option<String> {
+    // The first one: what uses it fails for want of it.
+    if let Some(module) = hello.unloaded.first() {
+        return Some(format!("the guest's kernel did not load its module {}: {}", module.name, module.why));
+    }
     for place in [Place::Ext4, Place::Xfs, Place::Devdax] {
         if !hello.pmem.iter().any(|pmem| pmem.place == place) {
             return Some(format!("the guest has no {place:?}"));

@@ -77,6 +77,7 @@ fn plan_of(case: &str, kernels: &[&str], ends: &str) -> Plan {
             contract: (*name).to_owned(),
             features: Vec::new(),
             programs: vec!["tests".to_owned()],
+            lacks: std::collections::BTreeSet::new(),
         })
         .collect();
     Plan::make(&scenarios, &contracts, &kernels, &[]).unwrap()
@@ -99,6 +100,7 @@ fn good(case: &PlannedCase) -> Record {
         ready_ms: 2,
         stalled_ms: 0,
         boot_id: "b".into(),
+        unloaded: Vec::new(),
         pmem: [Place::Ext4, Place::Xfs, Place::Devdax]
             .map(|place| PmemFact {
                 place,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From a plan to a kernel in the store.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -13,7 +14,7 @@ use super::make::{self, Make};
 use super::plan::{BaseConfig, Input, Plan};
 use super::series;
 use super::slot::{OBJECTS, Slot, State, Wanted};
-use super::store::{self, Built, Manifest, PatchNote, Products};
+use super::store::{self, Built, Manifest, PatchNote};
 use super::{Options, config, files, kconfig, selftests, slot, source, tree};
 use crate::home::Home;
 use crate::progress::Progress;
@@ -25,6 +26,9 @@ const COLD_MIB: u64 = 4_000;
 const WARM_MIB: u64 = 1_000;
 /// Steps of a cold build of our fragments on 6.12, counted.
 const COLD_STEPS: u64 = 2_115;
+
+/// What make and the compilers said.
+const LOG: &str = "build.log";
 
 /// Builds the plan's kernel, unless another process does so while we wait for it.
 pub(super) fn build(
@@ -63,7 +67,7 @@ pub(super) fn build(
     let job = Job { cache, plan, slot: &slot, make: &make, progress, is_cold };
     configure(&job)?;
     let work = Scratch::new(cache, "log")?;
-    let log = work.path().join("build.log");
+    let log = work.path().join(LOG);
     let steps = compile(&job, &log)?;
     let selftests = selftests::compile(&plan.selftests, &make, work.path(), progress)?;
     slot.end_build(true)?;
@@ -86,17 +90,40 @@ pub(super) fn build(
             .map(|patch| PatchNote { name: patch.name.clone(), subject: patch.subject.clone() })
             .collect(),
         requests: plan.requests(),
+        lacks: BTreeSet::new(),
+        modules: Vec::new(),
+        arguments: String::new(),
         compiler: plan.compiler.clone(),
         selftests,
         steps,
         build_s: begun.elapsed().as_secs_f64(),
         date: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
     };
-    store::publish(
-        cache,
-        &Products { objects: &objects, log: &log, selftests: &work.path().join(selftests::FOLDER) },
-        manifest,
-    )
+    let kernel = products(cache, &objects, work.path(), &manifest)?;
+    store::publish(cache, kernel, manifest)
+}
+
+/// What is kept of a build: `work` holds its log and its programs.
+fn products(cache: &Path, objects: &Path, work: &Path, manifest: &Manifest) -> Result<Scratch> {
+    let kernel = Scratch::new(cache, "kernel")?;
+    let copy = |from: PathBuf, name: &Path| {
+        fs::copy(&from, kernel.path().join(name))
+            .with_context(|| format!("{} cannot be copied", from.display()))
+    };
+    for (from, name) in [
+        (objects.join("arch/x86/boot/bzImage"), "bzImage"),
+        (objects.join("vmlinux"), "vmlinux"),
+        (objects.join(".config"), "config"),
+        (work.join(LOG), LOG),
+    ] {
+        copy(from, Path::new(name))?;
+    }
+    fs::create_dir(kernel.path().join(selftests::FOLDER))?;
+    for program in manifest.selftests.iter().filter(|program| program.sha256.is_some()) {
+        let name = Path::new(selftests::FOLDER).join(&program.name);
+        copy(work.join(&name), &name)?;
+    }
+    Ok(kernel)
 }
 
 /// What the steps of one build share.

@@ -22,7 +22,12 @@ pub(super) struct Asked {
     pub(super) value: String,
     /// `FILE:LINE`.
     pub(super) place: String,
+    /// Who needs it, by the fragment's own word; empty where that says nothing.
+    pub(super) needed_by: String,
 }
+
+/// What stands before who needs the lines below, in a comment.
+const NEEDED_BY: &str = "Needed by: ";
 
 /// A request the resolved configuration does not honour.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +39,7 @@ pub(super) struct Dropped {
 
 impl fmt::Display for Dropped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Asked { option, value, place } = &self.asked;
+        let Asked { option, value, place, .. } = &self.asked;
         write!(f, "{place}: {option}={value} was asked for, {} is what it became", self.got)
     }
 }
@@ -50,13 +55,22 @@ pub(super) fn read_fragment(path: &Path, named: &str) -> Result<Vec<Asked>> {
 
 fn parse(text: &str, named: &str) -> Result<Vec<Asked>> {
     let mut asked = Vec::new();
+    let mut needed_by = "";
     for (index, line) in text.lines().enumerate() {
         let place = format!("{named}:{}", index + 1);
         match request(line) {
-            Some((option, value)) => {
-                asked.push(Asked { option: option.to_owned(), value: value.to_owned(), place })
+            Some((option, value)) => asked.push(Asked {
+                option: option.to_owned(),
+                value: value.to_owned(),
+                place,
+                needed_by: needed_by.to_owned(),
+            }),
+            None if line.trim().is_empty() => {}
+            None if line.starts_with('#') => {
+                if let Some((_, who)) = line.split_once(NEEDED_BY) {
+                    needed_by = who.trim_end().trim_end_matches('.');
+                }
             }
-            None if line.trim().is_empty() || line.starts_with('#') => {}
             None => {
                 return Err(bad_input(format!(
                     "{place}: `{line}` is no request; `CONFIG_X=y` or `CONFIG_X=n` is"
@@ -123,6 +137,17 @@ mod tests {
                 "f.config:8: CONFIG_G=y was asked for, n is what it became",
                 "f.config:9: CONFIG_H=n was asked for, y is what it became",
             ]
+        );
+    }
+
+    #[test]
+    fn who_needs_a_request_stands_above_it() {
+        let text =
+            "# What for.\n# Needed by: every case.\n\nCONFIG_A=y\n# Pins. Needed by: pin/x (a).\nCONFIG_B=y\n";
+        let asked = parse(text, "f").unwrap();
+        assert_eq!(
+            asked.iter().map(|one| one.needed_by.as_str()).collect::<Vec<_>>(),
+            ["every case", "pin/x (a)"]
         );
     }
 

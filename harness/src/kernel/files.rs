@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -57,6 +57,22 @@ pub(super) struct Entry {
 
 /// All files of a tree, by path below it.
 pub(super) type Files = BTreeMap<String, Entry>;
+
+/// SHA-256 of a file, in hexadecimal digits.
+pub(super) fn sum(path: &Path) -> Result<String> {
+    let sum = || -> std::io::Result<String> {
+        let mut digest = Sha256::new();
+        let mut file = File::open(path)?;
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(hex(&digest.finalize())),
+                len => digest.update(&buffer[..len]),
+            }
+        }
+    };
+    sum().with_context(|| format!("{} cannot be read", path.display()))
+}
 
 /// What of one file is read from a tree: its content, or a link's target.
 pub(super) fn read_entry(path: &Path) -> Result<(Entry, Vec<u8>)> {

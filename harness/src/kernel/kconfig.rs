@@ -277,7 +277,12 @@ mod tests {
     fn check(option: &str, value: &str, got: &str, resolved: &str, expect: &str) {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("Kconfig"), KCONFIG).unwrap();
-        let asked = Asked { option: format!("CONFIG_{option}"), value: value.into(), place: "f:1".into() };
+        let asked = Asked {
+            option: format!("CONFIG_{option}"),
+            value: value.into(),
+            place: "f:1".into(),
+            needed_by: String::new(),
+        };
         let text = explain(dir.path(), &Dropped { asked, got: got.into() }, resolved);
         let reason = text.split_once("what it became").unwrap().1;
         assert_eq!(reason, expect);

@@ -5,14 +5,17 @@
 //! [`ensure`] is the one way in: it finds all inputs, makes a key of them, and builds only what the
 //! store does not hold yet. In data order: [`spec`] reads what is written down, `source` and `tree`
 //! find the source, `series` and `config` put patches and fragments on it, `slot` keeps the objects,
-//! `make` builds, `store` keeps the result.
+//! `make` builds, `store` keeps the result. A kernel that somebody else has built takes a short cut,
+//! `prebuilt`, to the same store.
 
 mod build;
 mod config;
+mod debian;
 mod files;
 mod kconfig;
 mod make;
 mod plan;
+mod prebuilt;
 mod prune;
 mod selftests;
 mod series;
@@ -36,8 +39,8 @@ use crate::progress::Progress;
 pub use prune::{Pruned, Pruning, prune};
 pub use selftests::{Program, names as selftests};
 pub(crate) use spec::patch_files;
-pub use spec::{Base, Given, Origin, Source, Spec, folder, list, spec};
-pub use store::{Built, Manifest, PatchNote};
+pub use spec::{Base, Given, Made, Origin, Prebuilt, Recipe, Source, Spec, folder, list, spec};
+pub use store::{Built, Manifest, ModuleNote, PatchNote};
 
 /// The kernel whose fragments and contract a person's own tree gets unless another is named.
 pub const DEFAULT_BASE: &str = "mainline-6.12";
@@ -71,6 +74,9 @@ pub struct Request {
     /// A kernel of ours. Alone it is the kernel; with a tree it gives the fragments and the contract;
     /// with a series alone it is what the series is put on, after its own patches.
     pub base: String,
+    /// A kernel that somebody else has built, instead of one that is described; the base gives it its
+    /// contract.
+    pub prebuilt: Option<Prebuilt>,
     /// A person's own tree instead of the base's sources and patches.
     pub tree: Option<TreeRequest>,
     /// A configuration the fragments are put on, instead of the base's.
@@ -96,7 +102,14 @@ impl Request {
     /// A kernel of ours as it is.
     #[must_use]
     pub fn named(name: impl Into<String>) -> Self {
-        Self { base: name.into(), tree: None, config: None, series: None, variant: None, slot: None }
+        let base = name.into();
+        Self { base, prebuilt: None, tree: None, config: None, series: None, variant: None, slot: None }
+    }
+
+    /// A kernel that somebody else has built.
+    #[must_use]
+    pub fn prebuilt(prebuilt: Prebuilt) -> Self {
+        Self { prebuilt: Some(prebuilt), ..Self::named(DEFAULT_BASE) }
     }
 
     /// What the kernel is called in reports: fits into a file name, and is the same for the same
@@ -109,12 +122,18 @@ impl Request {
     }
 
     fn name_without_rev(&self) -> String {
-        let mut name = match &self.tree {
-            Some(tree) => {
+        let mut name = match (&self.prebuilt, &self.tree) {
+            (Some(Prebuilt::Package { name, .. }), _) => word(name),
+            (Some(Prebuilt::Files { vmlinuz, .. }), _) => {
+                let name =
+                    vmlinuz.path().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+                word(&name.unwrap_or_else(|| vmlinuz.text.clone()))
+            }
+            (None, Some(tree)) => {
                 let path = tree.path.canonicalize().unwrap_or_else(|_| tree.path.clone());
                 format!("tree-{}", last_word(&path))
             }
-            None => self.base.clone(),
+            (None, None) => self.base.clone(),
         };
         if let Some(variant) = self.variant {
             name = format!("{name}-{}", variant.name());
@@ -159,13 +178,18 @@ pub fn ensure(
     progress: &Progress,
     cancel: &AtomicBool,
 ) -> Result<Built> {
-    let found = plan::plan(home, request, options, progress).and_then(|plan| {
+    let get = || {
+        if let Some(prebuilt) = prebuilt::asked(home, request)? {
+            return prebuilt::get(home, request, &prebuilt, options, progress, cancel);
+        }
+        let plan = plan::plan(home, request, options, progress)?;
         let built = match store::find(&home.cache, &plan.key) {
             Some(built) => built,
             None => build::build(home, &plan, options, progress, cancel)?,
         };
         Ok(plan.label(built))
-    });
+    };
+    let found = get();
     // Ctrl-C also reaches what runs in our own process group (apt-get, tar): their failure is not
     // the cause.
     match found {
@@ -182,8 +206,20 @@ pub fn ensure(
 /// Bad input as [`ensure`] has it; also when the inputs cannot be found without a network.
 pub fn find(home: &Home, request: &Request, progress: &Progress) -> Result<Option<Built>> {
     let options = Options { offline: true, jobs: None };
+    if let Some(prebuilt) = prebuilt::asked(home, request)? {
+        // It takes no longer to put one into the store than to look for it.
+        return prebuilt::get(home, request, &prebuilt, &options, progress, &AtomicBool::new(false)).map(Some);
+    }
     let plan = plan::plan(home, request, &options, progress)?;
     Ok(store::find(&home.cache, &plan.key).map(|built| plan.label(built)))
+}
+
+/// Whether the kernel comes as somebody else has built it.
+///
+/// # Errors
+/// Bad input for an unknown kernel, or one of which more is asked than such a kernel can give.
+pub fn is_prebuilt(home: &Home, request: &Request) -> Result<bool> {
+    Ok(prebuilt::asked(home, request)?.is_some())
 }
 
 /// Every kernel in the store, by name and date.

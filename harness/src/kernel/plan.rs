@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use sha2::{Digest as _, Sha256};
 
 use super::config::{self, Asked};
@@ -13,7 +13,7 @@ use super::files::{self, Files};
 use super::selftests::{self, Selftests};
 use super::series::{self, Patch};
 use super::source::{self, Pristine};
-use super::spec::{self, Base, Spec};
+use super::spec::{self, Base, Made, Recipe};
 use super::store::Built;
 use super::{Options, Request, Variant, tools, tree};
 use crate::doctor::{self, Stage};
@@ -69,11 +69,12 @@ pub(super) enum BaseConfig {
 /// Finds and reads all inputs. The network is used only when a source is not in the cache.
 pub(super) fn plan(home: &Home, request: &Request, options: &Options, progress: &Progress) -> Result<Plan> {
     let spec = spec::spec(home, &request.base)?;
-    let (fragments, asked) = fragments(home, &spec, request)?;
-    let base = base_config(&spec, request)?;
+    let Made::Here(recipe) = &spec.made else { bail!("{} is not built here", spec.name) };
+    let (fragments, asked) = fragments(home, recipe, request)?;
+    let base = base_config(recipe, request)?;
     let mut patches = Vec::new();
     if request.tree.is_none() {
-        patches.extend(series::read(&spec.patches)?);
+        patches.extend(series::read(&recipe.patches)?);
     }
     if let Some(path) = &request.series {
         patches.extend(series::read_series(&home.cache, path)?);
@@ -81,7 +82,7 @@ pub(super) fn plan(home: &Home, request: &Request, options: &Options, progress: 
     doctor::require(Stage::Kernel)?;
     let compiler = format!("{}; {}", tools::version_line("gcc")?, tools::version_line("ld")?);
     let Found { input, identity, source, tested, origin } =
-        find_source(home, &spec, request, options, progress)?;
+        find_source(home, recipe, request, options, progress)?;
 
     let base_id = match &base {
         BaseConfig::Target(base) => base.target().to_owned(),
@@ -124,10 +125,10 @@ fn digest(text: impl AsRef<[u8]>) -> String {
 
 /// The requests in force, and the text that makes them. Comments are not in it: to reword one builds
 /// nothing.
-fn fragments(home: &Home, spec: &Spec, request: &Request) -> Result<(String, Vec<Asked>)> {
+fn fragments(home: &Home, recipe: &Recipe, request: &Request) -> Result<(String, Vec<Asked>)> {
     let mut asked = Vec::new();
-    let trims = if request.config.is_none() { spec.trims.as_slice() } else { &[] };
-    let fragments = spec.fragments.iter().chain(trims).map(String::as_str);
+    let trims = if request.config.is_none() { recipe.trims.as_slice() } else { &[] };
+    let fragments = recipe.fragments.iter().chain(trims).map(String::as_str);
     // Behind all others: what it asks for overrules them.
     for name in fragments.chain(request.variant.map(Variant::name)) {
         let path = spec::fragment_path(home, name);
@@ -140,8 +141,8 @@ fn fragments(home: &Home, spec: &Spec, request: &Request) -> Result<(String, Vec
     Ok((text, asked))
 }
 
-fn base_config(spec: &Spec, request: &Request) -> Result<BaseConfig> {
-    let Some(path) = &request.config else { return Ok(BaseConfig::Target(spec.base)) };
+fn base_config(recipe: &Recipe, request: &Request) -> Result<BaseConfig> {
+    let Some(path) = &request.config else { return Ok(BaseConfig::Target(recipe.base)) };
     let text =
         fs::read_to_string(path).map_err(|error| bad_input(format!("--config {}: {error}", path.display())))?;
     if config::values(&text).is_empty() {
@@ -163,14 +164,14 @@ struct Found {
 
 fn find_source(
     home: &Home,
-    spec: &Spec,
+    recipe: &Recipe,
     request: &Request,
     options: &Options,
     progress: &Progress,
 ) -> Result<Found> {
     let Some(asked) = &request.tree else {
-        let (pristine, tested) = source::first_usable(&home.cache, &spec.sources, options.offline, progress)
-            .with_context(|| format!("kernel {}", spec.name))?;
+        let (pristine, tested) = source::first_usable(&home.cache, &recipe.sources, options.offline, progress)
+            .with_context(|| format!("kernel {}", request.base))?;
         let (identity, source) = (pristine.identity.clone(), pristine.named.clone());
         return Ok(Found {
             input: Input::Cached(pristine),
@@ -280,11 +281,7 @@ mod tests {
         }
         let (data, own) = (dir.path().to_owned(), Own::default());
         let home = Home { cache: data.join("cache"), runs: data.join("runs"), data, is_clone: true, own };
-        let spec = Spec {
-            name: "mine".into(),
-            about: String::new(),
-            contract: "mine".into(),
-            features: Vec::new(),
+        let recipe = Recipe {
             sources: Vec::new(),
             base: Base::TinyConfig,
             fragments: vec!["base".into()],
@@ -294,7 +291,7 @@ mod tests {
         let text = |debug: bool| {
             let variant = debug.then_some(Variant::Debug);
             let request = Request { variant, ..Request::named("mine") };
-            fragments(&home, &spec, &request).unwrap().0.replace(LOCAL_VERSION, "")
+            fragments(&home, &recipe, &request).unwrap().0.replace(LOCAL_VERSION, "")
         };
         assert_eq!(text(false).trim(), "CONFIG_A=y\nCONFIG_KASAN=n\nCONFIG_SLUB_TINY=y");
         assert_eq!(text(true).trim(), "CONFIG_A=y\nCONFIG_KASAN=y\nCONFIG_SLUB_TINY=n");

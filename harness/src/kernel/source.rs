@@ -6,7 +6,7 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -14,8 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{self, Files};
 use super::spec::{Origin, Source};
-use super::{slot, tarball, tools};
-use crate::doctor::{self, Stage};
+use super::{debian, slot, tarball, tools};
 use crate::outcome::{BadInput, bad_input};
 use crate::progress::Progress;
 use crate::scratch::{self, Scratch};
@@ -42,7 +41,12 @@ pub(super) struct Label {
 impl Pristine {
     /// The source tree; not to be written.
     pub(super) fn tree(&self) -> PathBuf {
-        self.dir.join("tree")
+        self.file("tree")
+    }
+
+    /// Something else of its folder.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 
     /// Its files, as listed when it was unpacked; listed again when that list is damaged.
@@ -75,7 +79,7 @@ pub(super) fn first_usable(
     let mut reasons = Vec::new();
     for source in sources {
         let usable = match &source.origin {
-            Origin::Debian(package) => debian(cache, package, offline, progress),
+            Origin::Debian(package) => debian_source(cache, package, offline, progress),
             Origin::Git { tree, rev } => configured_git(cache, tree, rev, progress),
             Origin::Tarball { file, sha256 } => tarball::unpacked(cache, file, sha256, progress),
         };
@@ -92,7 +96,7 @@ pub(super) fn first_usable(
 /// Another process fetches for seconds only, and Ctrl-C ends its tools with it.
 pub(super) static NEVER: AtomicBool = AtomicBool::new(false);
 
-fn debian(cache: &Path, package: &str, offline: bool, progress: &Progress) -> Result<Pristine> {
+fn debian_source(cache: &Path, package: &str, offline: bool, progress: &Progress) -> Result<Pristine> {
     if let Some(found) = cached(cache, &format!("{package}_")) {
         return Ok(found);
     }
@@ -101,11 +105,7 @@ fn debian(cache: &Path, package: &str, offline: bool, progress: &Progress) -> Re
             "{package}: not in the cache; without --offline `apt-get download {package}` would fetch it (150 MB)"
         );
     }
-    let missing = doctor::missing_for(Stage::Source);
-    if !missing.is_empty() {
-        let names: Vec<&str> = missing.iter().map(|need| need.what).collect();
-        bail!("{package}: {} missing here", names.join(", "));
-    }
+    debian::check_tools(package)?;
     let what = format!("fetches {package}");
     let _lock = scratch::lock_and_say(cache, &format!("source-{package}"), &what, progress, &NEVER)?;
     if let Some(found) = cached(cache, &format!("{package}_")) {
@@ -113,12 +113,12 @@ fn debian(cache: &Path, package: &str, offline: bool, progress: &Progress) -> Re
     }
     scratch::check_space(cache, SOURCE_MIB, "unpacking a kernel source")?;
     let work = Scratch::new(cache, "source")?;
-    let deb = download(work.path(), package, progress)?;
-    let version = deb_field(&deb, "Version")?;
+    let deb = debian::download(work.path(), package, "150 MB", progress)?;
+    let version = debian::field(&deb, "Version")?;
     progress.say(format!("unpacking {package} {version}"));
     let tree = work.path().join("tree");
     unpack_deb(&deb, package, &tree)?;
-    let hash = files::hex(&files::read_entry(&deb)?.0.hash);
+    let hash = files::sum(&deb)?;
     fs::remove_file(&deb)?;
     let label =
         Label { identity: format!("debian {package} {version} {hash}"), named: format!("{package} {version}") };
@@ -135,36 +135,6 @@ pub(super) fn cached(cache: &Path, prefix: &str) -> Option<Pristine> {
     Pristine::open(newest.path())
 }
 
-fn download(dir: &Path, package: &str, progress: &Progress) -> Result<PathBuf> {
-    progress.say(format!("fetching {package} (about 150 MB)"));
-    let mut apt = Command::new("apt-get");
-    // The proxies and certificates of the user's environment are wanted here, and only here.
-    apt.current_dir(dir).env("LC_ALL", "C").stdin(Stdio::null());
-    if nix::unistd::Uid::effective().is_root() {
-        // Otherwise apt warns that its sandbox user cannot write into our folder.
-        apt.args(["-o", "APT::Sandbox::User=root"]);
-    }
-    let output = apt.args(["-q", "download", package]).output().context("apt-get could not be run")?;
-    if !output.status.success() {
-        let said = tools::said(&output);
-        if said.contains("Unable to locate package") || said.contains("Can't select candidate version") {
-            bail!(
-                "{package}: apt knows no such package; run `apt-get update` as root, then try again. \
-                 Debian 12 has it in bookworm-security, which apt's sources must name"
-            );
-        }
-        bail!("{package}: `apt-get download {package}` failed (is there a network?): {said}");
-    }
-    let entries = fs::read_dir(dir)?.flatten().map(|entry| entry.path());
-    let mut debs = entries.filter(|path| path.extension().is_some_and(|extension| extension == "deb"));
-    debs.next().with_context(|| format!("`apt-get download {package}` left no .deb file"))
-}
-
-fn deb_field(deb: &Path, field: &str) -> Result<String> {
-    let shell = tools::shell(Path::new("/"))?;
-    tools::read_text(tools::clean(&shell, "dpkg-deb").arg("--field").arg(deb).arg(field))
-}
-
 /// The package holds one `/usr/src/PACKAGE.tar.xz` with everything below one folder.
 fn unpack_deb(deb: &Path, package: &str, tree: &Path) -> Result<()> {
     fs::create_dir(tree)?;
@@ -175,30 +145,8 @@ fn unpack_deb(deb: &Path, package: &str, tree: &Path) -> Result<()> {
     inner.args(["--extract", "--to-stdout", &member]);
     let mut last = Command::new("tar");
     last.args(["--extract", "--xz", "--strip-components=1", "--no-same-owner", "--directory"]).arg(tree);
-    pipeline(vec![outer, inner, last]).with_context(|| format!("{} could not be unpacked", deb.display()))
-}
-
-/// Runs commands with each one's standard output as the next one's input.
-fn pipeline(commands: Vec<Command>) -> Result<()> {
-    let count = commands.len();
-    let mut children = Vec::new();
-    let mut input = Stdio::null();
-    for (index, mut command) in commands.into_iter().enumerate() {
-        let program = tools::show(command.get_program());
-        let output = if index + 1 < count { Stdio::piped() } else { Stdio::null() };
-        command.env_clear().envs(tools::clean_env()).stdin(input).stdout(output);
-        let mut child = command.spawn().with_context(|| format!("{program} could not be run"))?;
-        input = child.stdout.take().map_or_else(Stdio::null, Stdio::from);
-        children.push((program, child));
-    }
-    let mut failed = Vec::new();
-    for (program, mut child) in children {
-        let status = child.wait().with_context(|| format!("{program} was lost"))?;
-        if !status.success() {
-            failed.push(format!("{program} failed ({status})"));
-        }
-    }
-    if failed.is_empty() { Ok(()) } else { Err(anyhow!(failed.join(", "))) }
+    tools::pipeline(vec![outer, inner, last])
+        .with_context(|| format!("{} could not be unpacked", deb.display()))
 }
 
 fn configured_git(cache: &Path, tree: &str, rev: &str, progress: &Progress) -> Result<Pristine> {
@@ -270,13 +218,19 @@ pub(super) fn archive(tree: &Path, commit: &str, into: &Path) -> Result<()> {
     git.args(["--no-optional-locks", "-c", &safe, "-C"]).arg(tree).args(["archive", "--format=tar", commit]);
     let mut tar = Command::new("tar");
     tar.args(["--extract", "--no-same-owner", "--directory"]).arg(into);
-    pipeline(vec![git, tar]).with_context(|| format!("{commit} of {} could not be unpacked", tree.display()))
+    tools::pipeline(vec![git, tar])
+        .with_context(|| format!("{commit} of {} could not be unpacked", tree.display()))
 }
 
 pub(super) fn publish(cache: &Path, work: Scratch, name: &str, label: &Label) -> Result<Pristine> {
     files::age(&work.path().join("tree"))?;
     let listed = files::scan(&work.path().join("tree"))?;
     fs::write(work.path().join("files"), files::encode(&listed))?;
+    put(cache, work, name, label)
+}
+
+/// Puts a folder with whatever it holds among the sources.
+pub(super) fn put(cache: &Path, work: Scratch, name: &str, label: &Label) -> Result<Pristine> {
     fs::write(work.path().join("source.json"), serde_json::to_vec_pretty(label)?)?;
     let sources = cache.join("sources");
     scratch::create_dir(&sources)?;
@@ -288,7 +242,7 @@ pub(super) fn publish(cache: &Path, work: Scratch, name: &str, label: &Label) ->
 }
 
 /// A version as part of a file name: epochs and such hold characters a path may not.
-fn file_name(version: &str) -> String {
+pub(super) fn file_name(version: &str) -> String {
     version.chars().map(|c| if c.is_ascii_alphanumeric() || ".+~-".contains(c) { c } else { '_' }).collect()
 }
 
@@ -321,13 +275,5 @@ mod tests {
     fn versions_become_file_names() {
         assert_eq!(file_name("6.12.117-1~deb12u1"), "6.12.117-1~deb12u1");
         assert_eq!(file_name("1:2/3"), "1_2_3");
-    }
-
-    #[test]
-    fn a_pipeline_names_what_failed() {
-        let mut first = Command::new("sh");
-        first.args(["-c", "exit 3"]);
-        let error = pipeline(vec![first, Command::new("cat")]).unwrap_err().to_string();
-        assert!(error.contains("sh failed"), "{error}");
     }
 }

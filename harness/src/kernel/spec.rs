@@ -29,6 +29,22 @@ pub struct Spec {
     pub contract: String,
     /// Features it claims to have, declared in `contracts.yaml`.
     pub features: Vec<String>,
+    /// How it comes to be.
+    pub made: Made,
+}
+
+/// How a kernel comes to be.
+#[derive(Clone, Debug)]
+pub enum Made {
+    /// It is built here.
+    Here(Recipe),
+    /// Somebody else has built it.
+    Elsewhere(Prebuilt),
+}
+
+/// What a kernel is built from.
+#[derive(Clone, Debug)]
+pub struct Recipe {
     /// Where its source can come from; the first one this host can use is taken.
     pub sources: Vec<Source>,
     /// The configuration the fragments are put on.
@@ -40,6 +56,27 @@ pub struct Spec {
     pub trims: Vec<String>,
     /// The series, in order.
     pub patches: Vec<PathBuf>,
+}
+
+/// A kernel that somebody else has built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prebuilt {
+    /// A Debian package of a kernel, or one that only depends on the newest of them.
+    Package {
+        /// Its name.
+        name: String,
+        /// Where it is written, for messages.
+        place: String,
+    },
+    /// Files of this machine.
+    Files {
+        /// The image, as a boot loader takes it.
+        vmlinuz: Given,
+        /// `lib/modules/RELEASE`, or the folder of it or above that; a kernel in one piece needs none.
+        modules: Option<Given>,
+        /// What it was built with; where it usually lies unless it is given.
+        config: Option<Given>,
+    },
 }
 
 /// The configuration target everything starts from.
@@ -105,12 +142,21 @@ pub struct Given {
 }
 
 impl Given {
+    /// One that was typed, or is known from elsewhere; `place` is what messages call it.
+    #[must_use]
+    pub fn of(path: &Path, place: &str) -> Self {
+        Self { text: path.display().to_string(), folder: PathBuf::new(), place: place.to_owned() }
+    }
+
     /// The path; nothing is said of whether it is there.
     ///
     /// # Errors
     /// When it is a variable that is not set.
     pub fn path(&self) -> Result<PathBuf> {
-        let Some(variable) = self.text.strip_prefix('$') else { return Ok(self.folder.join(&self.text)) };
+        let Some(variable) = self.text.strip_prefix('$') else {
+            return std::path::absolute(self.folder.join(&self.text))
+                .context("cannot tell the working directory");
+        };
         let value = env::var_os(variable).filter(|value| !value.is_empty());
         let value = value.with_context(|| format!("{}: {} is not set", self.place, self.text))?;
         // What a shell has set is relative to where the shell stands; tools are run elsewhere.
@@ -125,11 +171,20 @@ struct File {
     contract: String,
     #[serde(default)]
     features: Vec<String>,
-    sources: Vec<SourceEntry>,
-    base: Base,
-    fragments: Vec<String>,
-    #[serde(default)]
-    trims: Vec<String>,
+    prebuilt: Option<PrebuiltEntry>,
+    sources: Option<Vec<SourceEntry>>,
+    base: Option<Base>,
+    fragments: Option<Vec<String>>,
+    trims: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PrebuiltEntry {
+    debian: Option<String>,
+    vmlinuz: Option<String>,
+    modules: Option<String>,
+    config: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -209,26 +264,77 @@ fn load(home: &Home, name: &str) -> Result<Spec> {
     let path = dir.join(FILE_NAME);
     let document = Document::read(&path)?;
     let file: File = document.load()?;
-    let sources = sources(&document, &dir, file.sources)?;
-    for (list, fragments) in [("fragments", &file.fragments), ("trims", &file.trims)] {
+    let patches = patch_files(&dir.join("patches"))?;
+    let made = match file.prebuilt {
+        Some(entry) => {
+            let own = [
+                ("sources", file.sources.is_some()),
+                ("base", file.base.is_some()),
+                ("fragments", file.fragments.is_some()),
+                ("trims", file.trims.is_some()),
+            ];
+            if let Some((field, _)) = own.iter().find(|(_, is_there)| *is_there) {
+                let message = "a kernel that is prebuilt is not built: leave this out, or `prebuilt`";
+                return Err(document.fault(&path![*field], None, message));
+            }
+            if let Some(patch) = patches.first() {
+                let message = format!("nothing can be patched in it: {} is of no use", patch.display());
+                return Err(document.fault(&path!["prebuilt"], None, &message));
+            }
+            Made::Elsewhere(prebuilt(&document, &dir, entry)?)
+        }
+        None => {
+            let missing = |field: &str| {
+                document.fault(&[], None, &format!("missing field `{field}`; or `prebuilt` instead of all"))
+            };
+            let fragments = file.fragments.ok_or_else(|| missing("fragments"))?;
+            let trims = file.trims.unwrap_or_default();
+            known_fragments_only(home, &document, &fragments, &trims)?;
+            Made::Here(Recipe {
+                sources: sources(&document, &dir, file.sources.ok_or_else(|| missing("sources"))?)?,
+                base: file.base.ok_or_else(|| missing("base"))?,
+                fragments,
+                trims,
+                patches,
+            })
+        }
+    };
+    let (name, about) = (name.to_owned(), file.about);
+    Ok(Spec { name, about, contract: file.contract, features: file.features, made })
+}
+
+fn known_fragments_only(
+    home: &Home,
+    document: &Document,
+    fragments: &[String],
+    trims: &[String],
+) -> Result<()> {
+    for (list, fragments) in [("fragments", fragments), ("trims", trims)] {
         if let Some(fragment) = fragments.iter().find(|fragment| !fragment_path(home, fragment).is_file()) {
             let known = known_fragments(home)?;
             let message = unknown_word("fragment", fragment, known.iter().map(String::as_str));
             return Err(document.fault(&path![list], Some(fragment), &message));
         }
     }
-    let patches = patch_files(&dir.join("patches"))?;
-    Ok(Spec {
-        name: name.to_owned(),
-        about: file.about,
-        contract: file.contract,
-        features: file.features,
-        sources,
-        base: file.base,
-        fragments: file.fragments,
-        trims: file.trims,
-        patches,
-    })
+    Ok(())
+}
+
+fn prebuilt(document: &Document, dir: &Path, entry: PrebuiltEntry) -> Result<Prebuilt> {
+    let given = |field: &str, text| given(document, dir, &path!["prebuilt", field], text);
+    match entry {
+        PrebuiltEntry { debian: Some(name), vmlinuz: None, modules: None, config: None } => {
+            Ok(Prebuilt::Package { name, place: document.place(&path!["prebuilt", "debian"]) })
+        }
+        PrebuiltEntry { debian: None, vmlinuz: Some(vmlinuz), modules, config } => Ok(Prebuilt::Files {
+            vmlinuz: given("vmlinuz", vmlinuz),
+            modules: modules.map(|text| given("modules", text)),
+            config: config.map(|text| given("config", text)),
+        }),
+        _ => {
+            let message = "either `debian` alone is needed, or `vmlinuz` with `modules` and `config`";
+            Err(document.fault(&path!["prebuilt"], None, message))
+        }
+    }
 }
 
 fn sources(document: &Document, dir: &Path, entries: Vec<SourceEntry>) -> Result<Vec<Source>> {
@@ -324,14 +430,21 @@ mod tests {
         }
     }
 
+    fn recipe(home: &Home) -> Recipe {
+        match spec(home, "mine-6.12").unwrap().made {
+            Made::Here(recipe) => recipe,
+            Made::Elsewhere(prebuilt) => panic!("it is built: {prebuilt:?}"),
+        }
+    }
+
     #[test]
     fn a_description_is_read_with_its_series_in_order() {
         let dir = tempfile::tempdir().unwrap();
-        let spec = spec(&home(dir.path(), GOOD), "mine-6.12").unwrap();
-        assert_eq!(spec.sources[0].origin, Origin::Debian("linux-source-6.12".into()));
-        assert_eq!(spec.base, Base::TinyConfig);
+        let recipe = recipe(&home(dir.path(), GOOD));
+        assert_eq!(recipe.sources[0].origin, Origin::Debian("linux-source-6.12".into()));
+        assert_eq!(recipe.base, Base::TinyConfig);
         let patches: Vec<_> =
-            spec.patches.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+            recipe.patches.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(patches, ["0001-a.patch", "0002-b.patch"]);
     }
 
@@ -342,8 +455,7 @@ mod tests {
         let origin = |file: &str| {
             let tarball = format!("tarball: {{file: {file}, sha256: {}}}", sum.to_uppercase());
             let home = home(dir.path(), &GOOD.replace("debian: linux-source-6.12", &tarball));
-            let Origin::Tarball { file, sha256 } = spec(&home, "mine-6.12").unwrap().sources.remove(0).origin
-            else {
+            let Origin::Tarball { file, sha256 } = recipe(&home).sources.remove(0).origin else {
                 panic!("it is a tarball");
             };
             assert_eq!(sha256, sum);
@@ -384,6 +496,56 @@ mod tests {
         check(debian, "tarball: {file: linux-6.12.tar.xz}", "4:14", "missing field `sha256`");
         check(debian, "tarball: {file: linux-6.12.tar.xz, sha256: 12ab}", "4:48", "64 hexadecimal digits");
         check(debian, "tarball: {path: x, sha256: 12ab}", "4:15", "valid: file, sha256");
+    }
+
+    const PREBUILT: &str = "about: x\ncontract: mainline\nprebuilt: {debian: linux-image-amd64}\n";
+
+    fn prebuilt_of(dir: &Path, yaml: &str) -> Result<Prebuilt> {
+        let home = home(dir, yaml);
+        fs::remove_dir_all(dir.join("kernel-configs/mine-6.12/patches")).unwrap();
+        match spec(&home, "mine-6.12")?.made {
+            Made::Elsewhere(prebuilt) => Ok(prebuilt),
+            Made::Here(recipe) => panic!("it is not built: {recipe:?}"),
+        }
+    }
+
+    #[test]
+    fn a_kernel_may_be_prebuilt() {
+        let dir = tempfile::tempdir().unwrap();
+        let Prebuilt::Package { name, place } = prebuilt_of(dir.path(), PREBUILT).unwrap() else {
+            panic!("it is a package");
+        };
+        assert_eq!(name, "linux-image-amd64");
+        assert!(place.ends_with("mine-6.12/kernel.yaml:3:20: prebuilt.debian"), "{place}");
+        let files = PREBUILT.replace("debian: linux-image-amd64", "vmlinuz: boot/vmlinuz, modules: /lib/x");
+        let Prebuilt::Files { vmlinuz, modules, config } = prebuilt_of(dir.path(), &files).unwrap() else {
+            panic!("these are files");
+        };
+        assert_eq!(vmlinuz.path().unwrap(), dir.path().join("kernel-configs/mine-6.12/boot/vmlinuz"));
+        assert_eq!(modules.unwrap().path().unwrap(), Path::new("/lib/x"));
+        assert_eq!(config, None);
+    }
+
+    #[test]
+    fn a_prebuilt_kernel_is_not_built_as_well() {
+        let check = |from: &str, to: &str, place: &str, expect: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let error = prebuilt_of(dir.path(), &PREBUILT.replace(from, to)).unwrap_err().to_string();
+            assert!(error.contains(&format!("mine-6.12/kernel.yaml:{place}")), "{error}");
+            assert!(error.contains(expect), "{error}");
+        };
+        let and = "prebuilt: {debian: linux-image-amd64}\nfragments: [base]";
+        check("prebuilt: {debian: linux-image-amd64}", and, "4:12: fragments: ", "leave this out");
+        check("debian", "debain", "3:12", "did you mean `debian`?");
+        check("debian: linux-image-amd64", "modules: /lib/x", "3:11", "`vmlinuz` with `modules`");
+        check("debian: linux-image-amd64", "debian: x, vmlinuz: y", "3:11", "`debian` alone");
+        check("prebuilt: {debian: linux-image-amd64}\n", "", "1:1", "missing field `fragments`; or `prebuilt`");
+        let dir = tempfile::tempdir().unwrap();
+        let error = spec(&home(dir.path(), PREBUILT), "mine-6.12").unwrap_err().to_string();
+        assert!(
+            error.contains("3:11: prebuilt: nothing can be patched") && error.contains("0001-a"),
+            "{error}"
+        );
     }
 
     #[test]

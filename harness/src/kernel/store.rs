@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Built kernels: `CACHE/kernels/KEY/`, found by the content of every input.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -9,8 +10,11 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::selftests::{self, Program};
-use crate::image::Extra;
+use crate::image::{Extra, Module};
 use crate::scratch::{self, Scratch};
+
+/// Folder of the modules, in a kernel's own.
+pub(super) const MODULES: &str = "modules";
 
 /// The note in a kernel's folder whose time says when it was last asked for.
 const USED: &str = "used";
@@ -35,8 +39,18 @@ pub struct Manifest {
     /// The series.
     pub patches: Vec<PatchNote>,
     /// Every configuration request, as option and value (`n` when it must be absent): the guest
-    /// compares them with its own `/proc/config.gz`.
+    /// compares them with its own `/proc/config.gz`. None for a kernel that does not carry one.
     pub requests: Vec<(String, String)>,
+    /// Options that some operations want and that this kernel was built without; nobody has looked where it
+    /// was built here.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub lacks: BTreeSet<String>,
+    /// Modules that its guests load, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<ModuleNote>,
+    /// Arguments that this kernel is given in addition.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub arguments: String,
     /// Compiler and linker.
     pub compiler: String,
     /// Programs of the kernel's own tests, compiled from the same source.
@@ -57,6 +71,16 @@ pub struct PatchNote {
     pub name: String,
     /// Its subject line.
     pub subject: String,
+}
+
+/// A module of a kernel that is not in one piece.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct ModuleNote {
+    /// Its name.
+    pub name: String,
+    /// Nobody misses it where it does not load.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub if_possible: bool,
 }
 
 /// A kernel that can be booted.
@@ -81,6 +105,17 @@ impl Built {
     #[must_use]
     pub fn vmlinux(&self) -> PathBuf {
         self.dir.join("vmlinux")
+    }
+
+    /// The modules that go into its guests, in the order in which they are loaded.
+    #[must_use]
+    pub fn modules(&self) -> Vec<Module> {
+        let module = |note: &ModuleNote| Module {
+            path: self.dir.join(MODULES).join(format!("{}.ko", note.name)),
+            name: note.name.clone(),
+            if_possible: note.if_possible,
+        };
+        self.manifest.modules.iter().map(module).collect()
     }
 
     /// The image to boot.
@@ -123,34 +158,8 @@ pub(super) fn unused_for(built: &Built) -> Duration {
     used.ok().and_then(|used| SystemTime::now().duration_since(used).ok()).unwrap_or_default()
 }
 
-/// The files of a build, where make left them.
-pub(super) struct Products<'a> {
-    pub(super) objects: &'a Path,
-    pub(super) log: &'a Path,
-    /// Folder of the programs.
-    pub(super) selftests: &'a Path,
-}
-
-/// Puts a kernel into the store; it is there as a whole or not at all.
-pub(super) fn publish(cache: &Path, products: &Products<'_>, manifest: Manifest) -> Result<Built> {
-    let work = Scratch::new(cache, "kernel")?;
-    let objects = products.objects;
-    let copies = [
-        (objects.join("arch/x86/boot/bzImage"), "bzImage"),
-        (objects.join("vmlinux"), "vmlinux"),
-        (objects.join(".config"), "config"),
-        (products.log.to_owned(), "build.log"),
-    ];
-    for (from, name) in copies {
-        fs::copy(&from, work.path().join(name))
-            .with_context(|| format!("{} cannot be copied", from.display()))?;
-    }
-    fs::create_dir(work.path().join(selftests::FOLDER))?;
-    for program in manifest.selftests.iter().filter(|program| program.sha256.is_some()) {
-        let from = products.selftests.join(&program.name);
-        fs::copy(&from, work.path().join(selftests::FOLDER).join(&program.name))
-            .with_context(|| format!("{} cannot be copied", from.display()))?;
-    }
+/// Puts a kernel into the store, with the files that `work` holds; it is there as a whole or not at all.
+pub(super) fn publish(cache: &Path, work: Scratch, manifest: Manifest) -> Result<Built> {
     fs::write(work.path().join("manifest.json"), serde_json::to_vec_pretty(&manifest)?)?;
     File::create(work.path().join(USED))?;
     scratch::create_dir(&root(cache))?;

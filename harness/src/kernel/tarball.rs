@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A source that is a file of this machine: `linux-X.Y.tar.xz` as it was published, known by its SHA-256.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use sha2::{Digest as _, Sha256};
 
 use super::source::{self, Label, Pristine};
 use super::spec::Given;
@@ -34,7 +32,7 @@ pub(super) fn unpacked(cache: &Path, file: &Given, sha256: &str, progress: &Prog
     }
     let path = file.path()?;
     let place = &file.place;
-    let got = sum(&path).with_context(|| format!("{place}: {} cannot be read", path.display()))?;
+    let got = files::sum(&path).context(place.clone())?;
     if got != sha256 {
         return Err(bad_input(format!(
             "{place}: {} is another file\n  sha256 expected {sha256}\n  sha256 found    {got}",
@@ -56,19 +54,6 @@ pub(super) fn unpacked(cache: &Path, file: &Given, sha256: &str, progress: &Prog
     let shown = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     let label = Label { identity: format!("sha256 {sha256}"), named: format!("tarball {shown}") };
     source::publish(cache, work, &name, &label)
-}
-
-/// SHA-256 of a file.
-fn sum(path: &Path) -> io::Result<String> {
-    let mut digest = Sha256::new();
-    let mut file = File::open(path)?;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match io::Read::read(&mut file, &mut buffer)? {
-            0 => return Ok(files::hex(&digest.finalize())),
-            len => digest.update(&buffer[..len]),
-        }
-    }
 }
 
 /// tar finds out by itself how it is packed, and runs xz, gzip or zstd.
@@ -110,7 +95,7 @@ mod tests {
             .arg("linux-6.12.1")
             .status();
         assert!(status.unwrap().success());
-        let sha256 = sum(&path).unwrap();
+        let sha256 = files::sum(&path).unwrap();
         (path, sha256)
     }
 
@@ -149,7 +134,7 @@ mod tests {
         check(&dir.path().join("none.tar"), &other, false, &["No such file"]);
         let plain = dir.path().join("plain.tar.xz");
         fs::write(&plain, "no tar at all\n".repeat(100)).unwrap();
-        check(&plain, &sum(&plain).unwrap(), true, &["tar cannot unpack it"]);
+        check(&plain, &files::sum(&plain).unwrap(), true, &["tar cannot unpack it"]);
         let (path, sha256) = packed(dir.path(), "book.tar.gz", "all:\n");
         check(&path, &sha256, true, &["no kernel's source"]);
     }

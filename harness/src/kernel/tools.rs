@@ -8,9 +8,9 @@
 use std::env;
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use xshell::{Cmd, Shell};
 
 /// Variables a tool may see: where programs, the user's home and temporary files are. Everything
@@ -103,6 +103,29 @@ pub(super) fn said(output: &Output) -> String {
     text.trim().to_owned()
 }
 
+/// Runs commands with each one's standard output as the next one's input.
+pub(super) fn pipeline(commands: Vec<Command>) -> Result<()> {
+    let count = commands.len();
+    let mut children = Vec::new();
+    let mut input = Stdio::null();
+    for (index, mut command) in commands.into_iter().enumerate() {
+        let program = show(command.get_program());
+        let output = if index + 1 < count { Stdio::piped() } else { Stdio::null() };
+        command.env_clear().envs(clean_env()).stdin(input).stdout(output);
+        let mut child = command.spawn().with_context(|| format!("{program} could not be run"))?;
+        input = child.stdout.take().map_or_else(Stdio::null, Stdio::from);
+        children.push((program, child));
+    }
+    let mut failed = Vec::new();
+    for (program, mut child) in children {
+        let status = child.wait().with_context(|| format!("{program} was lost"))?;
+        if !status.success() {
+            failed.push(format!("{program} failed ({status})"));
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(anyhow!(failed.join(", "))) }
+}
+
 /// First line of `PROGRAM --version`.
 pub(super) fn version_line(program: &str) -> Result<String> {
     let shell = shell(Path::new("/"))?;
@@ -124,5 +147,13 @@ mod tests {
         let shell = shell(Path::new("/")).unwrap();
         let error = read(clean(&shell, "sh").args(["-c", "echo broken >&2; exit 3"])).unwrap_err().to_string();
         assert!(error.contains("sh -c") && error.contains("broken"), "{error}");
+    }
+
+    #[test]
+    fn a_pipeline_names_what_failed() {
+        let mut first = Command::new("sh");
+        first.args(["-c", "exit 3"]);
+        let error = pipeline(vec![first, Command::new("cat")]).unwrap_err().to_string();
+        assert!(error.contains("sh failed"), "{error}");
     }
 }

@@ -51,6 +51,10 @@ pub async fn hello(vm: &mut Vm) -> Result<Hello, Broken> {
 /// # Errors
 /// See [`Broken`].
 pub async fn check_config(vm: &mut Vm, requests: &[(String, String)]) -> Result<Vec<ConfigMismatch>, Broken> {
+    // A kernel that does not carry its configuration was looked at on the host.
+    if requests.is_empty() {
+        return Ok(Vec::new());
+    }
     // The protocol names options as Kconfig does; requests carry the prefix of a `.config`.
     let bare = |option: &str| option.strip_prefix("CONFIG_").unwrap_or(option).to_owned();
     let requests = requests.iter().map(|(option, value)| (bare(option), value.clone())).collect();

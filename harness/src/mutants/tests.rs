@@ -93,6 +93,7 @@ fn brood(dir: &Path, only: &[&str]) -> Result<Brood> {
         contract: "mine".into(),
         features: Vec::new(),
         programs: Vec::new(),
+        lacks: std::collections::BTreeSet::new(),
     };
     let request = Request { variant: Some(Variant::Debug), ..Request::named("mine-6.12") };
     let only: Vec<String> = only.iter().map(|name| (*name).to_owned()).collect();
@@ -120,8 +121,9 @@ fn a_kernel_without_mutants_is_told_who_has_some() {
     let own = Own { kernels: Some(dir.path().join("own")), ..Own::default() };
     let (cache, runs) = (dir.path().join("cache"), dir.path().join("runs"));
     let home = Home { data: dir.path().to_owned(), is_clone: true, cache, runs, own };
-    let base =
-        PlannedKernel { name: "x".into(), contract: "mine".into(), features: Vec::new(), programs: Vec::new() };
+    let lacks = std::collections::BTreeSet::new();
+    let (features, programs) = (Vec::new(), Vec::new());
+    let base = PlannedKernel { name: "x".into(), contract: "mine".into(), features, programs, lacks };
     let error = Brood::load(&home, &base, &Request::named("x"), &contract(), &[]).unwrap_err().to_string();
     assert_eq!(error, "x has no mutants (who has: mine-6.12, other-6.12)");
 }

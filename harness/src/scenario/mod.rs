@@ -214,6 +214,17 @@ impl Scenario {
     }
 }
 
+impl Action {
+    /// The operation that it issues.
+    #[must_use]
+    pub fn op(&self) -> Option<&Op> {
+        match self {
+            Self::Do { op, .. } | Self::Start { op, .. } | Self::Draw { op, .. } => Some(op),
+            Self::Use { .. } | Self::Await { .. } | Self::Still { .. } | Self::PowerCut => None,
+        }
+    }
+}
+
 /// Stands for every contract that is not named.
 pub const ELSE: &str = "else";
 

@@ -11,6 +11,8 @@ use std::time::Duration;
 use holdfast_protocol::PORT_NAME;
 use nix::poll::{PollFd, PollFlags, poll};
 
+use crate::progress::Progress;
+
 /// How long to wait for a host that is not connected before looking again. A restored copy of a
 /// machine meets a new host.
 const NO_HOST_WAIT: Duration = Duration::from_millis(5);
@@ -18,9 +20,39 @@ const NO_HOST_WAIT: Duration = Duration::from_millis(5);
 /// How long nothing may come before a drained port counts as empty.
 const DRAIN_QUIET_MS: u8 = 100;
 
-/// The node of the port with [`PORT_NAME`].
+/// How long a driver that is a module may take to see its ports: it hears of them from the device.
+const FOUND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The virtio console's device in its two forms, legacy and modern (virtio specification, 4.1.2).
+const VIRTIO: &str = "0x1af4";
+const CONSOLES: [&str; 2] = ["0x1003", "0x1043"];
+
+/// Whether the machine has a device that ports belong to, driver or not.
 #[must_use]
-pub(crate) fn find() -> Option<PathBuf> {
+pub(crate) fn is_wired() -> bool {
+    let is = |device: &std::path::Path, file: &str, ids: &[&str]| {
+        fs::read_to_string(device.join(file)).is_ok_and(|id| ids.contains(&id.trim()))
+    };
+    let devices = fs::read_dir("/sys/bus/pci/devices").into_iter().flatten().filter_map(Result::ok);
+    devices
+        .map(|device| device.path())
+        .any(|one| is(&one, "vendor", &[VIRTIO]) && is(&one, "device", &CONSOLES))
+}
+
+/// The node of the port with [`PORT_NAME`]; waits for it where the machine is wired for one.
+#[must_use]
+pub(crate) fn find(progress: &Progress) -> Option<PathBuf> {
+    let limit = progress.within(FOUND_TIMEOUT);
+    loop {
+        let found = look();
+        if found.is_some() || !is_wired() || limit.is_over() {
+            return found;
+        }
+        sleep(NO_HOST_WAIT);
+    }
+}
+
+fn look() -> Option<PathBuf> {
     let ports = fs::read_dir("/sys/class/virtio-ports").ok()?;
     ports.filter_map(Result::ok).find_map(|port| {
         let name = fs::read_to_string(port.path().join("name")).ok()?;

@@ -282,6 +282,9 @@ pub struct Hello {
     pub stalled_ms: u64,
     /// `/proc/sys/kernel/random/boot_id`: the same in every copy of a saved machine, in no other guest.
     pub boot_id: String,
+    /// Modules of the initramfs that the kernel did not load, in the order in which they were tried.
+    #[serde(default)]
+    pub unloaded: Vec<UnloadedModule>,
     /// The NVDIMMs.
     pub pmem: Vec<PmemFact>,
     /// The RDMA links, one of each provider.
@@ -292,6 +295,15 @@ pub struct Hello {
     pub features: BTreeMap<String, bool>,
     /// Processors online.
     pub cpus: u32,
+}
+
+/// A module that was to be loaded and is not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnloadedModule {
+    /// Its name.
+    pub name: String,
+    /// What finit_module(2) said, or opening its file.
+    pub why: String,
 }
 
 /// A guest that was told what makes it different from other copies of the same machine.

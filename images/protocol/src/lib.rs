@@ -18,7 +18,7 @@ pub use damage::{DamageFact, Victim};
 pub use fact::{
     ASYNC_EVENTS, Awake, COMPLETION_STATUSES, Count, FAULT_CODES, Fact, FileFact, Hello, Leaks, LogLine,
     Oracles, Outcome, PinCounts, PmemFact, ProgramEnd, Ran, RdmaFact, SIGNAL_CODES, Signalled, StuckTask,
-    UmountFact,
+    UmountFact, UnloadedModule,
 };
 pub use frame::{FrameError, MAX_FRAME_BYTES, read_frame, write_frame};
 pub use op::{
@@ -58,6 +58,16 @@ pub const PROGRAM_FOLDERS: [&str; 3] = [PROGRAMS, "/bin", "/sbin"];
 
 /// Where the libraries are that programs of the command line bring.
 pub const PROGRAM_LIBRARIES: &str = "/programs/lib";
+
+/// Where the initramfs has the modules of a kernel that is not all in one piece.
+pub const MODULES: &str = "/modules";
+
+/// In that folder, a line for each module in the order in which they are loaded: the name of its file, and
+/// [`MODULE_IF_POSSIBLE`] behind it where nobody misses it.
+pub const MODULE_ORDER: &str = "order";
+
+/// See [`MODULE_ORDER`].
+pub const MODULE_IF_POSSIBLE: &str = "if-possible";
 
 /// What a guest begins with that was to run a program it does not have.
 pub const NO_PROGRAM: &str = "this guest has no program";

@@ -3,6 +3,7 @@
 //! kernels are built. One at a time: they count processes and time what they start.
 
 mod ktap;
+mod prebuilt;
 mod saved;
 
 use std::collections::BTreeMap;

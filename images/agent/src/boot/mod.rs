@@ -1,21 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From the kernel's hand-over to the session: mounts, pmem, file systems, RDMA links, hello.
+//! From the kernel's hand-over to the session: mounts, modules, pmem, file systems, RDMA links, hello.
 //!
 //! What waits runs in threads of its own: on one emulated processor only waiting can overlap.
 //! Trouble goes into the hello; nothing here panics, because PID 1 must not.
 
 mod features;
 pub(crate) mod filesystems;
+mod modules;
 mod mounts;
 mod pmem;
 pub(crate) mod rdma_link;
 pub(crate) mod shell;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use holdfast_protocol::{Hello, PROGRAM_FOLDERS, Place, PmemFact, RdmaFact, Reply, VERSION, write_frame};
+use holdfast_protocol::{
+    Hello, MODULES, PROGRAM_FOLDERS, Place, PmemFact, RdmaFact, Reply, UnloadedModule, VERSION, write_frame,
+};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
@@ -63,6 +66,10 @@ pub(crate) fn run(words: &[&str]) -> ! {
     let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
     let _ = mark_log(&format!("<6>{MARK}\n"));
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+    let unloaded = timed("modules", || modules::load_all(Path::new(MODULES)));
+    for module in &unloaded {
+        say(&format!("the module {} is not loaded: {}", module.name, module.why));
+    }
     let progress = match Progress::start() {
         Ok(progress) => progress,
         Err(error) => {
@@ -70,17 +77,19 @@ pub(crate) fn run(words: &[&str]) -> ! {
             power_off()
         }
     };
-    let (hello, session) = get_ready(started_ms, &progress);
-    let node = port::find().filter(|_| !arguments.iter().any(|word| word == SHELL));
-    match node {
+    let (hello, session) = get_ready(started_ms, unloaded, &progress);
+    let alone = arguments.iter().any(|word| word == SHELL) || !port::is_wired();
+    match port::find(&progress) {
+        _ if alone => shell::run(&hello),
         Some(node) => serve(&node, &hello, session),
-        None => shell::run(&hello),
+        // Nobody can be told but the console, and a host that listens need not wait.
+        None => say("the kernel has no driver for the port to the host"),
     }
     power_off()
 }
 
 /// Prepares everything and says how it went.
-fn get_ready(started_ms: u64, progress: &Progress) -> (Hello, Session) {
+fn get_ready(started_ms: u64, unloaded: Vec<UnloadedModule>, progress: &Progress) -> (Hello, Session) {
     let watch = progress.watch();
     let links = thread::spawn({
         let progress = progress.clone();
@@ -119,6 +128,7 @@ fn get_ready(started_ms: u64, progress: &Progress) -> (Hello, Session) {
         stalled_ms: progress.stopped_ms(started_ms, ready_ms - started_ms),
         boot_id,
         features: timed("features", || features::probe(&stage)),
+        unloaded,
         pmem,
         rdma,
         cpus: thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),

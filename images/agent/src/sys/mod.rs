@@ -244,6 +244,16 @@ pub(crate) fn kill(pid: i32, signal: i32) -> Result<(), Errno> {
     Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
+/// finit_module(2), without parameters.
+///
+/// # Errors
+/// The errno of the call.
+pub(crate) fn load_module(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: an open descriptor, a terminated string, and no flags go in; the kernel only reads them.
+    let result = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
+    Errno::result(result).map(drop)
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
