@@ -137,7 +137,7 @@ pub(crate) fn main(bench: &Bench, home: &Home) -> Result<Exit> {
             let settings = Settings { accelerator: Wish::Only(Kind::Tcg), ..settings };
             let request = Request { variant: Some(Variant::Peers), ..Request::named(kernel) };
             let (machine, built) = machine_of(home, &request, &settings, &progress, &interrupt)?;
-            let floor = image::Parts::collect(home, image::FLOOR, how.offline)?.with(home, &[])?;
+            let floor = image::Parts::collect(home, image::FLOOR, how.offline)?.with(home, &[], &[])?;
             let (progress, interrupt) = (&progress, &interrupt);
             let measured =
                 peers(home, &machine, &built, &floor.path, *rounds, how.offline, progress, interrupt)?;
