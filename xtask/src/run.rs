@@ -220,7 +220,10 @@ pub(crate) fn main(run: &Run, home: &Home) -> Result<Exit> {
     if !run.dry_run {
         return Ok(play(run, home)?.0);
     }
-    let (plan, _) = Asked::read(run, home)?.plan(run)?;
+    let mut asked = Asked::read(run, home)?;
+    let progress = Progress::new(true);
+    asked.look(home, true, &progress, &Interrupt::listen(&progress)?)?;
+    let (plan, _) = asked.plan(run)?;
     for case in plan.cases.iter().filter(|case| case.excluded.is_none()) {
         outln!("{:16} {}", case.kernel, case.id);
     }
@@ -256,9 +259,10 @@ impl Asked {
         Ok((plan.repeated(run.repeat).traced(&run.kernels.trace), self.requests.clone()))
     }
 
-    /// Learns what kernels lack that are not built here: only their own configurations tell.
-    fn look(&mut self, run: &Run, home: &Home, progress: &Progress, interrupt: &Interrupt) -> Result<()> {
-        let options = Options { offline: run.how.offline, jobs: None };
+    /// Learns what kernels lack that are not built here: only their own configurations tell. Of a package that
+    /// cannot be had nothing is learnt.
+    fn look(&mut self, home: &Home, offline: bool, progress: &Progress, interrupt: &Interrupt) -> Result<()> {
+        let options = Options { offline, jobs: None };
         for planned in &mut self.kernels {
             let request = &self.requests[&planned.name];
             if kernel::is_prebuilt(home, request)? {
@@ -283,7 +287,7 @@ pub(crate) fn play(run_args: &Run, home: &Home) -> Result<(Exit, PathBuf)> {
         if run_args.json_stream { Progress::json_stream() } else { Progress::new(run_args.how.quiet) };
     doctor::provide(run_args.install && !run_args.how.offline, false, &progress)?;
     let interrupt = Interrupt::listen(&progress)?;
-    asked.look(run_args, home, &progress, &interrupt)?;
+    asked.look(home, run_args.how.offline, &progress, &interrupt)?;
     let (plan, requests) = asked.plan(run_args)?;
     let settings = &run_args.settings(&progress);
     let (plan, requests, progress, interrupt) = (&plan, &requests, &progress, &interrupt);

@@ -81,7 +81,7 @@ pub(super) fn get(
     let built = match prebuilt {
         Prebuilt::Package { name, place } => {
             let package = package::get(&home.cache, name, place, options.offline, progress)?;
-            store.of_package(&package)?
+            store.of_package(&package, place)?
         }
         Prebuilt::Files { vmlinuz, modules, config } => {
             let kernel = Files::read(vmlinuz, modules.as_ref(), config.as_ref(), &needs)?;
@@ -116,7 +116,7 @@ struct Store<'a> {
 }
 
 impl Store<'_> {
-    fn of_package(&self, package: &package::Package) -> Result<Built> {
+    fn of_package(&self, package: &package::Package, place: &str) -> Result<Built> {
         let (cache, named) = (&self.home.cache, &package.named);
         let key = key(&[&package.identity, &self.needs.identity()]);
         if let Some(built) = store::find(cache, &key) {
@@ -133,7 +133,7 @@ impl Store<'_> {
         let work = Scratch::new(cache, "package")?;
         debian::unpack(&package.deb, work.path())?;
         let vmlinuz = image_in(&work.path().join("boot"))
-            .with_context(|| format!("{named} holds no boot/vmlinuz-RELEASE"))?;
+            .ok_or_else(|| bad_input(format!("{place}: {named} holds no kernel (boot/vmlinuz-RELEASE)")))?;
         let given = |path: &Path| Given::of(path, named);
         let kernel = Files::read(&given(&vmlinuz), Some(&given(work.path())), None, self.needs)?;
         self.publish(kernel, key, named)
@@ -220,7 +220,10 @@ impl Files {
             Some((_, folder)) => Folder::open(&folder, &release)?.ordered(&checked.modules, &release)?,
             None => {
                 let list = checked.modules.join(", ");
-                let what = format!("by {named} it needs modules, and no folder of them is given: {list}");
+                let what = format!(
+                    "by {named} it is not in one piece, and where its modules are is not said \
+                     (--modules, or `modules` of a description): {list}"
+                );
                 return Err(at(vmlinuz, &path, what));
             }
         };
