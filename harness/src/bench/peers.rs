@@ -169,17 +169,24 @@ fn virtme_ng(home: &Home, offline: bool, progress: &Progress) -> Result<PathBuf>
     Ok(vng)
 }
 
-/// The whole life of virtme-ng with that command. It wants a terminal, which script(1) gives it.
+/// The whole life of virtme-ng with that command. It wants a terminal, which script(1) gives it. What the command says
+/// goes to a file of the host's: virtme-ng finds its own way out only where udevd has named its ports, and then waits
+/// for udevd. Its exit status says which way it took, and is not looked at.
 fn uname(home: &Home, vng: &Path, kernel: &Path, release: &str, interrupt: &Interrupt) -> Result<u64> {
     let folder = Scratch::new(&home.cache, "bench")?;
-    let said = folder.path().join("said");
+    let (said, log) = (folder.path().join("said"), folder.path().join("log"));
     let own = vng.parent().context("vng lies in a folder")?.display().to_string();
     let path = format!("{own}:{}", std::env::var("PATH").unwrap_or_default());
-    let line = format!("vng --run '{}' --disable-kvm -- uname -r", kernel.display());
+    let place = folder.path().display();
+    let line = format!(
+        "vng --run '{}' --disable-kvm --rwdir '{place}' -- 'uname -r > {}'",
+        kernel.display(),
+        said.display()
+    );
     let begun = Instant::now();
     let mut child = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "script", "--quiet", "--return", "--command", &line])
-        .arg(&said)
+        .args(["--pdeathsig", "KILL", "script", "--quiet", "--command", &line])
+        .arg(&log)
         .current_dir(folder.path())
         .env("PATH", path)
         .stdin(Stdio::null())
@@ -200,9 +207,10 @@ fn uname(home: &Home, vng: &Path, kernel: &Path, release: &str, interrupt: &Inte
         std::thread::sleep(STEP);
     };
     let took = millis(begun.elapsed());
-    let said = fs::read(&said).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    let is_it = status.success() && said.lines().any(|line| line.trim() == release);
-    ensure!(is_it, "virtme-ng did not say {release} ({status}): {line}\n{}", said.trim());
+    let text = |path: &Path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
+    let said = text(&said).unwrap_or_default();
+    let log = || text(&log).unwrap_or_default();
+    ensure!(said == release, "virtme-ng said `{said}` instead of {release} ({status}): {line}\n{}", log());
     Ok(took)
 }
 
