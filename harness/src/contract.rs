@@ -24,6 +24,8 @@ pub struct Contracts {
     phrases: BTreeMap<String, Phrase>,
     /// Clauses that several contracts have.
     common: BTreeMap<String, BTreeMap<String, String>>,
+    /// By list of common clauses the contracts that have it.
+    having: BTreeMap<String, BTreeSet<String>>,
     folders: Vec<PathBuf>,
 }
 
@@ -142,8 +144,9 @@ impl Contracts {
     }
 
     /// Adds the common clauses that a contract has.
-    fn write_out(&self, name: &str, contract: &mut Contract, document: &Document) -> Result<()> {
+    fn write_out(&mut self, name: &str, contract: &mut Contract, document: &Document) -> Result<()> {
         for list in std::mem::take(&mut contract.has) {
+            self.having.entry(list.clone()).or_default().insert(name.to_owned());
             let Some(common) = self.common.get(&list) else {
                 let message = unknown_word("list of clauses", &list, self.common.keys().map(String::as_str));
                 return Err(document.fault(&path![name, "has"], Some(&list), &message));
@@ -155,6 +158,30 @@ impl Contracts {
             contract.clauses.extend(common.clone());
         }
         Ok(())
+    }
+
+    /// The contracts that a scenario's words mean: a list of common clauses stands for every contract that has it,
+    /// those of a person's own among them.
+    #[must_use]
+    pub fn meant(&self, keys: &[String]) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        for key in keys {
+            let (name, features) = key.split_at(key.find('+').unwrap_or(key.len()));
+            let list = self.having.get(name).filter(|_| !self.by_name.contains_key(name));
+            let meant = match list {
+                Some(having) => having.iter().map(|one| format!("{one}{features}")).collect(),
+                None => vec![key.clone()],
+            };
+            all.extend(meant);
+        }
+        let mut seen = BTreeSet::new();
+        all.retain(|key| seen.insert(key.clone()));
+        all
+    }
+
+    /// Lists of common clauses that some contract has, by name.
+    pub fn lists(&self) -> impl Iterator<Item = &str> {
+        self.having.keys().map(String::as_str)
     }
 
     fn check(&self, name: &str, contract: &Contract, document: &Document) -> Result<()> {
@@ -392,5 +419,18 @@ mine:
         assert!(message.ends_with("has a phrase `opt-in` already: rename it"), "{message}");
         let twice = load("features: {odp: x}\n").unwrap_err().to_string();
         assert!(twice.ends_with("there is a feature `odp` already: rename it"), "{twice}");
+    }
+
+    #[test]
+    fn a_list_of_clauses_stands_for_every_contract_that_has_it() {
+        let contracts = Contracts::of(
+            "features: {f: a}\ncommon: {all: {c: d}, none: {e: d}}\na: {about: a, has: [all], clauses: {}}\nb: {about: b, clauses: {x: y}}\nm: {about: m, has: [all], clauses: {}}\n",
+        );
+        let meant =
+            |keys: &[&str]| contracts.meant(&keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>());
+        assert_eq!(meant(&["all"]), ["a", "m"]);
+        assert_eq!(meant(&["b", "m", "all+f", "all"]), ["b", "m", "a+f", "m+f", "a"]);
+        assert_eq!(meant(&["none", "al"]), ["none", "al"], "the checker says what is wrong with them");
+        assert_eq!(contracts.lists().collect::<Vec<_>>(), ["all"]);
     }
 }

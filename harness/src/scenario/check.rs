@@ -38,7 +38,8 @@ pub(super) fn scenarios(
     let mut faults = Faults::default();
     let mut all = Vec::new();
     for combination in matrix::combinations(document, &sources.value)? {
-        let Some(case) = sources.compose(&combination, &mut faults) else { continue };
+        let Some(mut case) = sources.compose(&combination, &mut faults) else { continue };
+        case.form.contracts = contracts.meant(&case.form.contracts);
         let id = format!("{stem}{}", combination.suffix);
         if id.chars().count() > LONGEST_CASE_ID {
             let message = format!("the id `{id}` of a case has more than {LONGEST_CASE_ID} letters");

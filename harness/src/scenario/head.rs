@@ -31,7 +31,9 @@ impl Checker<'_> {
             say(&path!["contracts"], None, "name at least one contract");
         }
         for key in &form.contracts {
-            if let Some((_, message)) = unknown_in_key(key, self.contracts.names(), self.contracts) {
+            if let Some((_, message)) =
+                unknown_in_key(key, self.contracts.names().chain(self.contracts.lists()), self.contracts)
+            {
                 say(&path!["contracts"], Some(key), &message);
             }
         }
