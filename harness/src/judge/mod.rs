@@ -185,16 +185,14 @@ fn verdict(
     match &record.end {
         End::Cancelled => return Verdict::because(Kind::NotRun, "the run was ended before"),
         End::NotTried { why } => return Verdict::because(Kind::NotRun, why.clone()),
-        // What the guest lacks explains what it could not prepare.
-        End::Fault { .. }
-            if undeclared.is_none()
-                && let Some(why) =
-                    record.hello.as_ref().and_then(|hello| unready(hello, case.setup.provider)) =>
-        {
-            return Verdict::because(Kind::Inconclusive, why);
+        // A fault of the host is none of the kernel's; but a splat before it is. A guest that was not ready has
+        // refused what it could not do, and why it was not is what a person wants to know.
+        End::Fault { why } if undeclared.is_none() => {
+            return match record.hello.as_ref().and_then(|hello| unready(hello, case.setup.provider)) {
+                Some(why) => Verdict::because(Kind::Inconclusive, why),
+                None => Verdict::because(Kind::Infra, why.clone()),
+            };
         }
-        // A fault of the host is none of the kernel's; but a splat before it is.
-        End::Fault { why } if undeclared.is_none() => return Verdict::because(Kind::Infra, why.clone()),
         _ => {}
     }
     if record.hello.is_none()

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use holdfast_protocol::{
     ConfigMismatch, DamageFact, Fact, FileFact, Hello, Leaks, LogLine, Oracles, Outcome, PinCounts, Place,
-    PmemFact, RdmaFact, Signalled, StuckTask, UmountFact, Victim,
+    PmemFact, RdmaFact, Signalled, StuckTask, UmountFact, UnloadedModule, Victim,
 };
 
 mod broken;
@@ -231,6 +231,11 @@ fn each_thing_that_goes_wrong_has_its_own_verdict() {
         ("nothing was prepared, because RDMA is not ready", Kind::Inconclusive, None, |r| {
             r.hello.as_mut().unwrap().rdma[0].trouble = "no GID".into();
             r.end = End::Fault { why: "refused".into() };
+        }),
+        ("a module is not loaded", Kind::Inconclusive, None, |r| {
+            let why = "ENOEXEC: Exec format error".to_owned();
+            r.hello.as_mut().unwrap().unloaded.push(UnloadedModule { name: "rdma_rxe".into(), why });
+            r.end = End::Fault { why: "preparation: the agent refused: no RDMA device".into() };
         }),
         ("pins leak", Kind::Fail, Some("oracle/pins"), |r| oracles(r).pins_after.released = 8),
         ("a region is left", Kind::Fail, Some("oracle/regions"), |r| oracles(r).regions_left = 1),
