@@ -495,7 +495,7 @@ mod tests {
             assert_eq!(why.keys().map(String::as_str).collect::<Vec<_>>(), cases);
         };
         check("CONFIG_KERNEL_GZIP", "", &[]);
-        let pins = ["selftest/leak-pin", "truncate/pinned-by-gup-test"];
+        let pins = ["pin/gup-test-and-rdma", "selftest/leak-pin", "truncate/pinned-by-gup-test"];
         check("CONFIG_GUP_TEST", "needs CONFIG_GUP_TEST, which this kernel was built without", &pins);
         let crashes = ["selftest/hang", "selftest/panic", "selftest/stick-task", "selftest/warn"];
         check("CONFIG_LKDTM", "needs CONFIG_LKDTM", &crashes);

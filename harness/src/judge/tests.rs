@@ -205,7 +205,7 @@ fn what_a_contract_rules_out_is_known_before_anything_boots() {
 #[test]
 fn each_thing_that_goes_wrong_has_its_own_verdict() {
     type Change = fn(&mut Record);
-    let table: [(&str, Kind, Option<&str>, Change); 37] = [
+    let table: [(&str, Kind, Option<&str>, Change); 38] = [
         ("the pin is refused", Kind::Fail, Some("mr"), |r| {
             r.facts.get_mut("mr").unwrap().outcome = Outcome::Errno(95)
         }),
