@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use globset::{GlobBuilder, GlobMatcher};
-use holdfast_protocol::{Op, Setup, Violation};
+use holdfast_protocol::{Op, Provider, Setup, Violation};
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{Contract, Contracts, PINS_BALANCED};
@@ -344,12 +344,17 @@ fn known_programs(scenarios: &[&Scenario], kernels: &[PlannedKernel]) -> Result<
 pub const PROGRAM: &str = "program ";
 
 /// Why a case cannot be played on a kernel that is not built here, if it cannot: what one of its steps needs.
-fn lacking(written: &Written, kernel: &PlannedKernel) -> Option<String> {
+fn lacking(written: &Written, provider: Provider, kernel: &PlannedKernel) -> Option<String> {
     let steps = written.steps.iter().filter(|step| step.excluded.is_none()).filter_map(|step| step.action.op());
     let handlers = written.actors.values().flat_map(|actor| actor.on_signal.values());
     let needed =
         steps.chain(handlers.flat_map(|handler| handler.run.iter().map(|run| &run.op))).filter_map(need);
-    let missing = needed.into_iter().find(|need| kernel.lacks.contains(need))?;
+    let of_provider = match provider {
+        // What every case wants is looked at before.
+        Provider::Rxe => None,
+        Provider::Siw => Some("CONFIG_RDMA_SIW".to_owned()),
+    };
+    let missing = needed.chain(of_provider).find(|need| kernel.lacks.contains(need))?;
     Some(match missing.strip_prefix(PROGRAM) {
         Some(name) => format!("it runs {name}, which is compiled from a kernel's source, and this one was not"),
         None => format!("it needs {missing}, which this kernel was built without"),
@@ -385,7 +390,7 @@ fn plan_case(scenario: &Scenario, kernel: &PlannedKernel, under: &Under<'_>) -> 
     let mut as_written = Written::default();
     if excluded.is_none() {
         let written = written(scenario, under);
-        excluded = lacking(&written, kernel);
+        excluded = lacking(&written, scenario.provider, kernel);
         if excluded.is_none() {
             as_written = written;
         }
@@ -497,6 +502,9 @@ mod tests {
         check("CONFIG_KERNEL_GZIP", "", &[]);
         let pins = ["pin/gup-test-and-rdma", "selftest/leak-pin", "truncate/pinned-by-gup-test"];
         check("CONFIG_GUP_TEST", "needs CONFIG_GUP_TEST, which this kernel was built without", &pins);
+        let siw = why(kernel(&["CONFIG_RDMA_SIW"]));
+        let siw = siw.values().filter(|why| why.contains("needs CONFIG_RDMA_SIW")).count();
+        assert!(siw > 50, "every scenario that is about mainline and has the second provider: {siw}");
         let crashes = ["selftest/hang", "selftest/panic", "selftest/stick-task", "selftest/warn"];
         check("CONFIG_LKDTM", "needs CONFIG_LKDTM", &crashes);
         let program = ["program/gup-longterm", "program/gup-longterm-on-dax"];

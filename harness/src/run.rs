@@ -381,8 +381,10 @@ async fn play(
     let (name, place) = (format!("{} on {}", case.id, case.kernel), folder.display());
     if gdb {
         let vmlinux = ground.built.vmlinux();
+        let known =
+            if vmlinux.exists() { "" } else { " (without symbols: this kernel came without a vmlinux)" };
         progress.say(format!(
-            "{name} waits for a debugger's `continue`: cd '{place}' && gdb -ex 'target remote {GDB_SOCKET}' '{}'",
+            "{name} waits for a debugger's `continue`: cd '{place}' && gdb -ex 'target remote {GDB_SOCKET}' '{}'{known}",
             vmlinux.display()
         ));
     }
