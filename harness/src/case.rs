@@ -259,6 +259,9 @@ async fn conduct(
         say(&format!("{} {}", group[0].id, group[0].label()));
         if group[0].action == Action::PowerCut {
             if !cut_power(stage, &group[0].id, vm, record).await? {
+                if stage.onlooker.hold.is_some_and(|is_to| is_to(record)) {
+                    hold(vm, say).await?;
+                }
                 return Ok(());
             }
             (lost_at, lost) = (BTreeMap::new(), vm.lost());
@@ -282,11 +285,8 @@ async fn conduct(
             ([step], 1) => record.facts.extend(facts.into_iter().map(|fact| (step.id.clone(), fact))),
             _ => record.facts.extend(facts.into_iter().map(|fact| (fact.step.clone(), fact))),
         }
-        if stage.onlooker.hold.is_some_and(|hold| hold(record)) {
-            match vm.exchange(&Order::Shell, Duration::MAX).await? {
-                Reply::ShellEnded => {}
-                other => return Err(unexpected(&other)),
-            }
+        if stage.onlooker.hold.is_some_and(|is_to| is_to(record)) {
+            hold(vm, say).await?;
         }
     }
     keep_trace(stage, vm, record).await?;
@@ -315,18 +315,32 @@ async fn cut_power(stage: &Stage<'_>, step: &str, vm: &mut Vm, record: &mut Reco
     ready::wake(vm, record.seed.wrapping_add(nth)).await?;
     let setup = Setup { again: true, ..at_pace(stage.case.setup.clone(), record.pace) };
     let is_mounted = hello.pmem.iter().all(|one| one.trouble.is_empty());
-    let life =
-        |files| Life { step: step.to_owned(), hello: hello.clone(), files, took_ms: millis(begun.elapsed()) };
+    let mut life = Life { step: step.to_owned(), hello, files: Vec::new(), took_ms: millis(begun.elapsed()) };
     if !is_mounted {
-        record.lives.push(life(Vec::new()));
+        record.lives.push(life);
         return Ok(false);
     }
     let deadline = Duration::from_millis(scaled(PREPARE_MS + ORDER_SLACK_MS, record.pace));
-    match vm.exchange(&Order::Prepare(setup), deadline).await? {
-        Reply::Prepared(files) => record.lives.push(life(files)),
+    let answer = vm.exchange(&Order::Prepare(setup), deadline).await;
+    if let Ok(Reply::Prepared(files)) = &answer {
+        life.files.clone_from(files);
+    }
+    // Also where it refuses: what its guest said may be why.
+    record.lives.push(life);
+    match answer? {
+        Reply::Prepared(_) => Ok(true),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Keeps the guest where it is until a person has left its shell. One without a shell goes on, and it is said why.
+async fn hold(vm: &mut Vm, say: &dyn Fn(&str)) -> Result<(), Broken> {
+    match vm.exchange(&Order::Shell, Duration::MAX).await? {
+        Reply::ShellEnded => {}
+        Reply::Refused { why } => say(&format!("no shell: {why}")),
         other => return Err(unexpected(&other)),
     }
-    Ok(true)
+    Ok(())
 }
 
 /// Writes what this life of the machine has traced, where anything was to be.

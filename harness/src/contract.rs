@@ -189,6 +189,10 @@ impl Contracts {
             let message = "`+` joins a contract and a feature, and stands in no name";
             return Err(document.fault(&path![name], None, message));
         }
+        if self.common.contains_key(name) {
+            let message = format!("`{name}` is a list of clauses already: rename it");
+            return Err(document.fault(&path![name], None, &message));
+        }
         if let Some(feature) = contract.features.iter().find(|one| !self.features.contains_key(*one)) {
             let message = unknown_word("feature", feature, self.features());
             return Err(document.fault(&path![name, FEATURES], Some(feature), &message));

@@ -406,7 +406,9 @@ async fn play(
         requests: &manifest.requests,
         saved: ground.saved(),
     };
-    let hold: Option<&dyn Fn(&Record) -> bool> = if settings.inside.shell { Some(&hold) } else { None };
+    // Where the red end is the right one nobody wants to be held.
+    let held_at_all = settings.inside.shell && case.ends.is_none();
+    let hold: Option<&dyn Fn(&Record) -> bool> = if held_at_all { Some(&hold) } else { None };
     let onlooker = case::Onlooker { say, hold };
     let record = case::play(case, &ground, seed, folder, interrupt.wish(), onlooker).await;
     if !case.setup.trace.is_empty() {

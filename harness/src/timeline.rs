@@ -37,8 +37,9 @@ pub(crate) fn write(case: &PlannedCase, record: &Record, folder: &Path) -> Resul
 /// A line for each step that was issued, one for its return, and the lines of the traces, life by life. Steps are told
 /// to the millisecond, in which they stand before what was traced in it.
 fn timeline(case: &PlannedCase, record: &Record, traces: &[String]) -> String {
-    let lives = case.steps.split(|step| step.action == Action::PowerCut);
-    let cuts = case.steps.iter().filter(|step| step.action == Action::PowerCut);
+    let is_cut = |step: &PlannedStep| step.action == Action::PowerCut && step.excluded.is_none();
+    let lives = case.steps.split(is_cut);
+    let cuts = case.steps.iter().filter(|step| is_cut(step));
     let mut text =
         String::from("# seconds since boot, who, what; `>` a step is issued, `<` it has come back\n");
     let mut cuts = cuts.map(|step| step.id.as_str());

@@ -56,10 +56,9 @@ pub(crate) struct Kernels {
     /// With KASAN, lockdep, kmemleak and the like, stored apart as NAME-debug; ten seconds more a case
     #[arg(long)]
     pub(crate) debug: bool,
-    /// Trace events to record in each case (`filelock:*,fs_dax:dax_pmd_fault`), on a kernel that is stored apart as
-    /// NAME-trace
-    #[arg(long, value_name = "EVENTS", value_delimiter = ',')]
-    pub(crate) trace: Vec<String>,
+    /// Built so that it can be traced.
+    #[arg(skip)]
+    pub(crate) traced: bool,
     /// Judge by this contract instead of the one the kernel claims
     #[arg(long, value_name = "NAME")]
     pub(crate) contract: Option<String>,
@@ -68,7 +67,7 @@ pub(crate) struct Kernels {
 impl Kernels {
     /// A debug kernel can be traced as well.
     fn variant(&self) -> Option<Variant> {
-        self.debug.then_some(Variant::Debug).or_else(|| (!self.trace.is_empty()).then_some(Variant::Trace))
+        self.debug.then_some(Variant::Debug).or_else(|| self.traced.then_some(Variant::Trace))
     }
 
     /// The kernels named here, or `others` where none is.

@@ -46,6 +46,10 @@ pub(crate) struct Run {
     /// Play every case this many times; the table tells how often each verdict was given
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
+    /// Trace events to record in each case (`filelock:*,fs_dax:dax_pmd_fault`), on a kernel that is stored apart as
+    /// NAME-trace
+    #[arg(long, value_name = "EVENTS", value_delimiter = ',')]
+    trace: Vec<String>,
     /// Let a debugger look into each case's guest: QEMU's gdb stub on a socket, the line to type printed, no deadlines
     #[arg(long)]
     gdb: bool,
@@ -204,6 +208,7 @@ impl Run {
             how,
             install: false,
             repeat: 1,
+            trace: Vec::new(),
             gdb: false,
             pause_on_fail: false,
             json_stream: false,
@@ -243,8 +248,9 @@ impl Asked {
     fn read(run: &Run, home: &Home) -> Result<Self> {
         let (contracts, mut scenarios) = catalogue(home)?;
         own_files(&run.cases, home, &contracts, &mut scenarios)?;
+        let kernels = Kernels { traced: !run.trace.is_empty(), ..run.kernels.clone() };
         let plan_file = PlanFile::load(&home.scenarios(), run.plan.as_deref().unwrap_or("default"))?;
-        let (mut kernels, requests) = run.kernels.resolve(home, &contracts, &plan_file.kernels)?;
+        let (mut kernels, requests) = kernels.resolve(home, &contracts, &plan_file.kernels)?;
         run.how.bring(&mut kernels)?;
         let selectors = match (run.all, run.cases.is_empty()) {
             (true, _) => Vec::new(),
@@ -256,7 +262,7 @@ impl Asked {
 
     fn plan(&self, run: &Run) -> Result<(Plan, Requests)> {
         let plan = Plan::make(&self.scenarios, &self.contracts, &self.kernels, &self.selectors)?;
-        Ok((plan.repeated(run.repeat).traced(&run.kernels.trace), self.requests.clone()))
+        Ok((plan.repeated(run.repeat).traced(&run.trace), self.requests.clone()))
     }
 
     /// Learns what kernels lack that are not built here: only their own configurations tell. Of a package that

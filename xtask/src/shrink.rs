@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `shrink`: a stress that fails, with fewer operations.
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -46,6 +47,9 @@ pub(crate) fn main(args: &Shrink, home: &Home) -> Result<Exit> {
     let plan = Plan::make(&scenarios, &contracts, &kernels, &named)?;
     let drawn = |case: &&PlannedCase| case.steps.iter().any(|step| matches!(step.action, Action::Draw { .. }));
     let selected: Vec<&PlannedCase> = plan.cases.iter().filter(|case| !case.control && drawn(case)).collect();
+    // A whole id is that case, also where it is the beginning of others.
+    let whole: Vec<&PlannedCase> = selected.iter().copied().filter(|case| case.id == args.case).collect();
+    let selected = if whole.is_empty() { selected } else { whole };
     let [case] = selected.as_slice() else {
         let ids: Vec<&str> = selected.iter().map(|case| case.id.as_str()).collect();
         let which = if ids.is_empty() { "none".to_owned() } else { ids.join(", ") };
@@ -76,6 +80,8 @@ pub(crate) fn main(args: &Shrink, home: &Home) -> Result<Exit> {
                 evidence = folder;
                 return Ok(true);
             }
+            // It must not push a real run out.
+            fs::remove_dir_all(folder)?;
         }
         Ok(false)
     })?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Machines that lost their power: what had to come back, and did or did not.
 
-use super::{StepResult, StepStatus};
+use super::StepStatus;
 use crate::plan::PlannedStep;
 use crate::record::{Life, Record};
 
@@ -27,7 +27,7 @@ pub(super) fn came_back(step: &PlannedStep, record: &Record) -> (StepStatus, Str
     let lacks = || (pmem.len() < record.hello.as_ref()?.pmem.len()).then(|| "an NVDIMM is missing".to_owned());
     let not_dax = || {
         let file = life.files.iter().find(|file| !(file.statx_dax && file.map_sync))?;
-        Some(format!("file `{}` is not DAX any more", file.name))
+        Some(format!("file `{}` cannot be opened, or is not DAX any more", file.name))
     };
     match bad.or_else(anew).or_else(lacks).or_else(not_dax) {
         Some(why) => (StepStatus::NotAsExpected, why),
@@ -35,10 +35,9 @@ pub(super) fn came_back(step: &PlannedStep, record: &Record) -> (StepStatus, Str
     }
 }
 
-/// True of the power cut after which the machine did not have its file systems back: nothing was played on it then,
-/// and no oracle asked.
-pub(super) fn is_lost(record: &Record, step: &StepResult) -> bool {
-    let last = record.lives.last().filter(|life| life.step == step.id);
-    let unmounted = last.is_some_and(|life| life.hello.pmem.iter().any(|one| !one.trouble.is_empty()));
-    unmounted && record.oracles.is_none()
+/// True if the machine did not have its file systems back after its last power cut: nothing was played on it then, and
+/// no oracle asked.
+pub(super) fn is_lost(record: &Record) -> bool {
+    let last = record.lives.last();
+    last.is_some_and(|life| life.hello.pmem.iter().any(|one| !one.trouble.is_empty()))
 }

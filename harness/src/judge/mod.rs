@@ -156,7 +156,10 @@ pub fn judge_all(plan: &Plan, records: &[Record]) -> Vec<CaseResult> {
                     && !one.green
             })
             .map(|one| format!("the control {} did not pass ({})", one.id, one.verdict.kind.name()));
-        let any_control = results.iter().any(|one| one.control && one.kernel == kernel.name && one.green);
+        // One that was ruled out by plan has shown nothing.
+        let any_control = results.iter().any(|one| {
+            one.control && one.kernel == kernel.name && one.green && one.verdict.kind != Kind::NotApplicable
+        });
         let why =
             bad_control.or_else(|| (!any_control).then(|| "no control of this kernel was run".to_owned()));
         let Some(why) = why else { continue };
@@ -188,7 +191,10 @@ fn verdict(
         // A fault of the host is none of the kernel's; but a splat before it is. A guest that was not ready has
         // refused what it could not do, and why it was not is what a person wants to know.
         End::Fault { why } if undeclared.is_none() => {
-            return match record.hello.as_ref().and_then(|hello| unready(hello, case.setup.provider)) {
+            return match record.hello.as_ref().and_then(|hello| {
+                let lives = record.lives.iter().map(|life| &life.hello);
+                [hello].into_iter().chain(lives).find_map(|hello| unready(hello, case.setup.provider))
+            }) {
                 Some(why) => Verdict::because(Kind::Inconclusive, why),
                 None => Verdict::because(Kind::Infra, why.clone()),
             };
@@ -216,13 +222,6 @@ fn verdict(
             return Verdict { step: Some(during.clone()), ..Verdict::because(Kind::Timeout, got) };
         }
         _ => {}
-    }
-    if let Some(bad) = steps.iter().find(|step| lives::is_lost(record, step)) {
-        return Verdict {
-            step: Some(bad.id.clone()),
-            expected: Some(bad.expected.clone()),
-            ..Verdict::because(Kind::Fail, bad.got.clone())
-        };
     }
     if let Some(why) = precondition(case, record) {
         return Verdict::because(Kind::Inconclusive, why);
@@ -320,6 +319,8 @@ fn precondition(case: &PlannedCase, record: &Record) -> Option<String> {
             Some(format!("nobody knows whether the kernel lost memory: {why}"))
         }
         Some(_) => None,
+        // Nothing could be played any more, and the step that says so is red.
+        None if lives::is_lost(record) => None,
         None => Some("the standing oracles were not consulted".to_owned()),
     }
 }

@@ -521,6 +521,16 @@ fn a_kernel_without_a_control_has_no_green_row() {
 }
 
 #[test]
+fn a_control_that_is_ruled_out_carries_nothing() {
+    let mut plan = plan(&["mainline"], "");
+    plan.cases[0].excluded = Some("it says nothing about the contract".to_owned());
+    let records: Vec<Record> = plan.cases.iter().map(good).collect();
+    let results = judge_all(&plan, &records);
+    assert!(results[0].control && results[0].verdict.kind == Kind::NotApplicable);
+    assert_eq!((results[1].verdict.kind, results[1].green), (Kind::Inconclusive, false));
+}
+
+#[test]
 fn a_declared_bug_must_have_its_title() {
     let plan = plan(&["unguarded"], "ends: {verdict: kernel-bug, title: WARNING in f}\n");
     let case = &plan.cases[1];

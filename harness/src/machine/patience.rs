@@ -47,6 +47,10 @@ impl Watch {
         Self { endless, ..self }
     }
 
+    pub(super) const fn is_endless(&self) -> bool {
+        self.endless
+    }
+
     /// What the machine could not use so far. Looks at it anew.
     pub(super) fn lost(&mut self) -> Duration {
         let (at, seen) = (Instant::now(), self.pid.map(Seen::of).unwrap_or_default());

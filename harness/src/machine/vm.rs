@@ -31,7 +31,7 @@ use super::command::{AGENT_SOCKET, GDB_SOCKET, Memory, Ports, QMP_SOCKET, SHELL_
 use super::patience::Watch;
 use super::qmp::Qmp;
 use super::saved::{MEMORY, STATE, Saved};
-use super::{Machine, pmem, pmem_file};
+use super::{Inside, Machine, pmem, pmem_file};
 
 /// The user's wish to end the run.
 pub type Cancel = watch::Receiver<bool>;
@@ -141,7 +141,9 @@ impl Vm {
         if self.ended_within(STOP_PATIENCE).await.is_none() {
             return Err(Broken::Fault(anyhow::anyhow!("QEMU survived SIGKILL")));
         }
-        *self = Self::boot(machine, &self.folder, self.cancel.clone()).map_err(Broken::Fault)?;
+        // A debugger has looked at its first life, and nobody attaches one anew.
+        let machine = Machine { inside: Inside { gdb: false, ..machine.inside }, ..machine.clone() };
+        *self = Self::boot(&machine, &self.folder, self.cancel.clone()).map_err(Broken::Fault)?;
         Ok(())
     }
 
@@ -250,6 +252,12 @@ impl Vm {
     #[must_use]
     pub fn age(&self) -> Duration {
         self.begun.elapsed()
+    }
+
+    /// A debugger may hold it for as long as it likes.
+    #[must_use]
+    pub fn is_debugged(&self) -> bool {
+        self.watch.is_endless()
     }
 
     /// The part of its age that QEMU could not use: no processor was free for it, or it was stopped.

@@ -340,6 +340,11 @@ impl<'a> Checker<'a> {
             ("expect", step.expect.is_some() || step.expect_by.is_some()),
             ("results", step.results.is_some()),
             ("proves", !step.proves.is_empty()),
+            ("within_ms", step.within_ms.is_some()),
+            ("not_before_ms", step.not_before_ms.is_some()),
+            ("not_after_ms", step.not_after_ms.is_some()),
+            ("twin", step.twin.is_some()),
+            ("needs", !step.needs.is_empty()),
         ];
         if let Some((field, _)) = others.iter().find(|(_, given)| *given) {
             let message = format!("`power: cut` has no `{field}`: the machine comes back, or the case is red");
@@ -457,6 +462,11 @@ impl<'a> Checker<'a> {
                 (_, Some(_)) => id.strip_suffix(round),
             }
         })
+    }
+
+    /// The machine has lost its power since.
+    pub(super) fn is_cut(&self, id: &str) -> bool {
+        self.done.get(id).is_some_and(|made| made.cut)
     }
 
     pub(super) fn by_of(&self, id: &str) -> Option<&str> {

@@ -110,6 +110,10 @@ impl Checker<'_> {
         if step.after.is_some() && step.collect.is_none() {
             return Err(self.fault(nr, &path!["after"], "`after` goes with `await`"));
         }
+        if let Some(id) = step.after.as_ref().filter(|id| self.is_cut(id)) {
+            let message = format!("`{id}` was done before the machine lost its power: the clocks are two");
+            return Err(self.word_fault(nr, &path!["after"], Some(id), &message));
+        }
         for needed in step.needs.iter().chain(&step.after) {
             if !self.done.contains_key(needed) || *needed == id_of(nr, step) {
                 let message = unknown_word("step", needed, self.earlier(nr));

@@ -16,6 +16,10 @@ use crate::yaml::Document;
 /// leave that out, so that a scenario which gets the parameter keeps the cases it had.
 const KEYS: [(&str, &str); 1] = [("provider", "rxe")];
 
+/// What stands, as `$refusal`, for the completion that a transfer comes to which its target refuses: with siw the
+/// connection is gone then.
+const REFUSAL: &str = "refusal";
+
 /// One combination of a matrix.
 pub(super) struct Combination {
     /// The part of the case's id: `[fs=ext4,cut=punch]`, empty where nothing is to be said.
@@ -61,13 +65,15 @@ pub(super) fn combinations(document: &Document, value: &Value) -> Result<Vec<Com
 }
 
 impl Combination {
-    fn new(chosen: Vec<(String, Value)>) -> Self {
+    fn new(mut chosen: Vec<(String, Value)>) -> Self {
         let said = chosen.iter().map(|(name, value)| (name.as_str(), plain(value)));
         let parts: Vec<String> = said
             .filter(|(name, value)| !KEYS.contains(&(name, value)))
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         let suffix = if parts.is_empty() { String::new() } else { format!("[{}]", parts.join(",")) };
+        let is_siw = chosen.iter().any(|(name, value)| name == "provider" && value == "siw");
+        chosen.push((REFUSAL.to_owned(), Value::from(if is_siw { "WR_FLUSH_ERR" } else { "REM_ACCESS_ERR" })));
         Self { suffix, chosen }
     }
 

@@ -48,13 +48,36 @@ fn what_does_not_come_back_is_the_kernels_fault() {
         assert_eq!(all, (kind, Some("dark"), Some(got)));
     };
     check(|record| pmem(record).found = false, Kind::Fail, "Xfs was made anew");
-    check(|record| record.lives[0].files[0].map_sync = false, Kind::Fail, "file `data` is not DAX any more");
+    check(
+        |record| record.lives[0].files[0].map_sync = false,
+        Kind::Fail,
+        "file `data` cannot be opened, or is not DAX any more",
+    );
     // Nothing was played on it, and nobody asked the oracles.
     let lost = |record: &mut Record| {
         pmem(record).trouble = "mounting /dev/pmem1: EUCLEAN".into();
         record.oracles = None;
     };
     check(lost, Kind::Fail, "mounting /dev/pmem1: EUCLEAN");
+}
+
+#[test]
+fn what_went_wrong_before_the_cut_is_told_first() {
+    let lost = |record: &mut Record| {
+        pmem(record).trouble = "mounting /dev/pmem1: EUCLEAN".into();
+        record.oracles = None;
+    };
+    let verdict = after(|record| {
+        lost(record);
+        record.config.push(ConfigMismatch { option: "X".into(), want: "y".into(), got: "n".into() });
+    });
+    assert_eq!(verdict.verdict.kind, Kind::Inconclusive, "the kernel is not the one that was asked for");
+    // The agent refuses what cannot be prepared without a link; its reason is the guest's.
+    let refused = after(|record| {
+        record.lives[0].hello.rdma.clear();
+        record.end = End::Fault { why: "dark: the agent refused: no RDMA device".into() };
+    });
+    assert_eq!(refused.verdict.kind, Kind::Inconclusive, "{:?}", refused.verdict);
 }
 
 #[test]

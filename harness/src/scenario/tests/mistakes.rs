@@ -38,7 +38,12 @@ steps:
 ";
 
 /// What is wrong, what of the good scenario is replaced, and by what.
-const MISTAKES: [(&str, &str, &str); 46] = [
+const MISTAKES: [(&str, &str, &str); 47] = [
+    (
+        "a power cut with a bound in time",
+        "{by: owner, do: {kill: {actor: other, signal: SIGUSR1}}}",
+        "{power: cut, not_after_ms: 1}",
+    ),
     (
         "a power cut that somebody does",
         "{by: owner, do: {kill: {actor: other, signal: SIGUSR1}}}",

