@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! docs/scenarios.md, docs/programs.md and docs/proposals.md: their examples are files of a folder of one's own, and all of them
-//! are good.
+//! docs/scenarios.md, docs/programs.md and docs/proposals.md: their examples are files of a folder of one's own, and
+//! all of them are good.
 
 use std::fs;
 
