@@ -293,9 +293,16 @@ pub fn unknown_word<'a>(what: &str, word: &str, valid: impl IntoIterator<Item = 
     format!("unknown {what} `{word}`{hint}{list}")
 }
 
+/// Letters of a word that may be a slip of the finger: a case's id is the longest there is. To tell how alike two
+/// words are takes the product of their lengths, and a whole file may be one word.
+const LONGEST_SLIP: usize = 160;
+
 /// The valid word most like `word`, if one is like it at all.
 #[must_use]
 pub fn nearest<'a>(word: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if word.chars().nth(LONGEST_SLIP).is_some() {
+        return None;
+    }
     let folded = word.to_lowercase();
     valid
         .into_iter()
@@ -365,6 +372,14 @@ mod tests {
         );
         assert!(fault("steps: [}\n").starts_with("f.yaml:1:9: "), "{}", fault("steps: [}\n"));
         assert!(fault("steps: []\nsteps: []\n").contains("duplicate"));
+    }
+
+    #[test]
+    fn a_word_that_is_a_whole_file_is_like_none() {
+        assert_eq!(nearest("killedd", ["killed"]), Some("killed"));
+        let [most, more] = [LONGEST_SLIP, LONGEST_SLIP + 1].map(|letters| "x".repeat(letters));
+        assert_eq!(nearest(&most, [more.as_str()]), Some(more.as_str()));
+        assert_eq!(nearest(&more, [most.as_str()]), None);
     }
 
     /// Any value that YAML and JSON both have, three deep.
