@@ -46,8 +46,8 @@ fn read(page: &str) -> (Vec<(String, String)>, Vec<String>) {
 }
 
 #[test]
-fn the_example_of_a_program_is_good() {
-    assert_eq!(read("programs.md").1, ["mine[on=ext4]", "mine[on=tmpfs]", "mine[on=xfs]"]);
+fn the_examples_of_programs_are_good() {
+    assert_eq!(read("programs.md").1, ["mine[on=ext4]", "mine[on=tmpfs]", "mine[on=xfs]", "verbs"]);
 }
 
 #[test]
