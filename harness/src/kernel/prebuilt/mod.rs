@@ -86,10 +86,9 @@ pub(super) fn get(
         Prebuilt::Files { vmlinuz, modules, config } => {
             let kernel = Files::read(vmlinuz, modules.as_ref(), config.as_ref(), &needs)?;
             let key = key(&[&kernel.identity(), &needs.identity()]);
-            match store::find(&home.cache, &key) {
-                Some(built) => built,
-                None => store.publish(kernel, key, &vmlinuz.path()?.display().to_string())?,
-            }
+            let named = vmlinuz.path()?.display().to_string();
+            let what = format!("stores {named}");
+            store.once(&key, &what, || store.publish(kernel, key.clone(), &named))?
         }
     };
     label(home, request, built)
@@ -119,24 +118,30 @@ impl Store<'_> {
     fn of_package(&self, package: &package::Package, place: &str) -> Result<Built> {
         let (cache, named) = (&self.home.cache, &package.named);
         let key = key(&[&package.identity, &self.needs.identity()]);
-        if let Some(built) = store::find(cache, &key) {
+        self.once(&key, &format!("unpacks {named}"), || {
+            scratch::check_space(cache, UNPACKED_MIB, "unpacking a kernel's package")?;
+            self.progress.say(format!("unpacking {named}"));
+            let work = Scratch::new(cache, "package")?;
+            debian::unpack(&package.deb, work.path())?;
+            let vmlinuz = image_in(&work.path().join("boot"))
+                .ok_or_else(|| bad_input(format!("{place}: {named} holds no kernel (boot/vmlinuz-RELEASE)")))?;
+            let given = |path: &Path| Given::of(path, named);
+            let kernel = Files::read(&given(&vmlinuz), Some(&given(work.path())), None, self.needs)?;
+            self.publish(kernel, key.clone(), named)
+        })
+    }
+
+    /// What the store holds, or what `make` puts there while no other process does: a guest boots from it by then.
+    fn once(&self, key: &str, what: &str, make: impl FnOnce() -> Result<Built>) -> Result<Built> {
+        let cache = &self.home.cache;
+        if let Some(built) = store::find(cache, key) {
             return Ok(built);
         }
-        let what = format!("unpacks {named}");
-        let lock = format!("kernel-{key}");
-        let _lock = scratch::lock_and_say(cache, &lock, &what, self.progress, self.cancel)?;
-        if let Some(built) = store::find(cache, &key) {
-            return Ok(built);
+        let _lock = scratch::lock_and_say(cache, &format!("kernel-{key}"), what, self.progress, self.cancel)?;
+        match store::find(cache, key) {
+            Some(built) => Ok(built),
+            None => make(),
         }
-        scratch::check_space(cache, UNPACKED_MIB, "unpacking a kernel's package")?;
-        self.progress.say(format!("unpacking {named}"));
-        let work = Scratch::new(cache, "package")?;
-        debian::unpack(&package.deb, work.path())?;
-        let vmlinuz = image_in(&work.path().join("boot"))
-            .ok_or_else(|| bad_input(format!("{place}: {named} holds no kernel (boot/vmlinuz-RELEASE)")))?;
-        let given = |path: &Path| Given::of(path, named);
-        let kernel = Files::read(&given(&vmlinuz), Some(&given(work.path())), None, self.needs)?;
-        self.publish(kernel, key, named)
     }
 
     fn publish(&self, kernel: Files, key: String, source: &str) -> Result<Built> {
