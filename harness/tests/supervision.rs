@@ -37,6 +37,8 @@ fn fake_qemu() {
     match mode.as_str() {
         "exits" => std::process::exit(3),
         "never-connects" => forever(),
+        "boots once" if Path::new("booted").exists() => std::process::exit(9),
+        "boots once" => fs::write("booted", "").unwrap(),
         _ => {}
     }
     let is_copy = std::env::var(ARGUMENTS).is_ok_and(|words| words.contains("-incoming"));
@@ -73,6 +75,9 @@ fn fake_qemu() {
             Order::Do { .. } if mode == "dies" || mode == "panics" => std::process::exit(7),
             Order::Do { .. } if mode == "hangs" => forever(),
             Order::Do { step, .. } => Reply::Fact(fact(step)),
+            Order::Shell if mode == "holds" => forever(),
+            Order::Shell if mode == "no shell" => Reply::Refused { why: "no shell in this image".into() },
+            Order::Shell => Reply::ShellEnded,
             Order::Finish { .. } => Reply::Finished(Oracles::default()),
             Order::Wake { unix_ns, .. } => {
                 Reply::Awake(Awake { boot_id: boot_id.into(), unix_ns, random: 1, at_ms: 1 })
@@ -236,6 +241,15 @@ fn runtime() -> tokio::runtime::Runtime {
 
 /// Plays the one-step case; afterwards nothing of the machine may be left.
 fn played(mode: &str, cancel_after: Option<Duration>) -> Record {
+    played_as(&case(), mode, cancel_after, None)
+}
+
+fn played_as(
+    case: &PlannedCase,
+    mode: &str,
+    cancel_after: Option<Duration>,
+    hold: Option<&dyn Fn(&Record) -> bool>,
+) -> Record {
     let folder = tempfile::tempdir().unwrap();
     let (wish, cancel) = cancel_pair();
     let machine = machine(folder.path(), mode, false);
@@ -247,10 +261,48 @@ fn played(mode: &str, cancel_after: Option<Duration>) -> Record {
                 let _ = wish.send(true);
             });
         }
-        play(&case(), &ground, 1, folder.path(), cancel, Onlooker { say: &|_| {}, hold: None }).await
+        play(case, &ground, 1, folder.path(), cancel, Onlooker { say: &|_| {}, hold }).await
     });
     nothing_is_left(folder.path());
     record
+}
+
+/// The case with a power cut before its step.
+fn cut() -> PlannedCase {
+    let mut case = case();
+    let dark = PlannedStep { id: "dark".into(), action: Action::PowerCut, ..case.steps[0].clone() };
+    case.steps.insert(0, dark);
+    case
+}
+
+#[test]
+fn a_guest_is_held_until_a_person_has_left_its_shell() {
+    let asked = std::cell::Cell::new(0);
+    let hold = |_: &Record| {
+        asked.set(asked.get() + 1);
+        true
+    };
+    for mode in ["good", "no shell"] {
+        assert_eq!(played_as(&case(), mode, None, Some(&hold)).end, End::Complete, "{mode}");
+    }
+    assert_eq!(asked.get(), 2, "once behind each step");
+    // Nobody leaves it; the user ends the run.
+    let begun = Instant::now();
+    let record = played_as(&case(), "holds", Some(Duration::from_millis(300)), Some(&hold));
+    assert_eq!(record.end, End::Cancelled);
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+}
+
+#[test]
+fn a_machine_that_lost_its_power_is_another_process_with_the_same_files() {
+    let record = played_as(&cut(), "good", None, None);
+    assert_eq!(record.end, End::Complete);
+    assert_eq!(record.lives.iter().map(|life| life.step.as_str()).collect::<Vec<_>>(), ["dark"]);
+    assert!(record.facts.contains_key("one"), "the steps behind it are played in its second life");
+    let record = played_as(&cut(), "boots once", None, None);
+    let End::QemuEnded { how, during } = record.end else { panic!("{:?}", record.end) };
+    assert_eq!((how.as_str(), during.as_str()), ("exit status: 9", "dark"));
+    assert!(record.lives.is_empty());
 }
 
 fn nothing_is_left(folder: &Path) {
