@@ -42,7 +42,7 @@ pub struct Boots {
 }
 
 /// What a hello may cost, in floors.
-const GOAL: f64 = 1.2;
+pub(super) const GOAL: f64 = 1.2;
 /// Longer than any boot that is worth measuring.
 const DEADLINE: Duration = Duration::from_secs(120);
 

@@ -8,22 +8,21 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use super::{median, millis, range};
+use super::{median, millis, range, save_anew};
 use crate::home::Home;
 use crate::image;
 use crate::judge::judge;
 use crate::kernel::Request;
-use crate::machine::saved::{self, Found};
-use crate::machine::{Saved, floor};
+use crate::machine::floor;
 use crate::outcome::bad_input;
 use crate::plan::{Plan, PlannedCase};
 use crate::progress::Progress;
 use crate::record::{Origin, Phases, Record};
 use crate::run::{self, Interrupt, Run, Settings};
-use crate::scratch::{self, Scratch};
+use crate::scratch::Scratch;
 
 /// The scenario that is counted.
 pub const SHORT: &str = "bench/short*";
@@ -231,14 +230,8 @@ impl Bench<'_> {
         for _ in 0..rounds {
             self.go_on()?;
             let cache = Scratch::new(&home.cache, "bench-save")?;
-            let home = Home { cache: cache.path().to_owned(), ..home.clone() };
-            let site = match saved::find(&home, &machine, |name| scratch::lock(&home.cache.join(name)))? {
-                Found::None(site) => site,
-                found => bail!("a machine was saved where nobody saved one: {found:?}"),
-            };
             let begun = Instant::now();
-            let made = saved::make(&home, site, &machine, &built.manifest.requests, interrupt.wish());
-            let saved: Saved = runtime.block_on(made)?;
+            let saved = runtime.block_on(save_anew(home, &cache, &machine, &built, interrupt))?;
             times.push(millis(begun.elapsed()));
             bytes = saved.disk_bytes();
             bar.step("save");

@@ -8,10 +8,35 @@ mod peers;
 
 use std::time::Duration;
 
+use anyhow::{Result, bail};
+
+use crate::home::Home;
+use crate::kernel::Built;
+use crate::machine::saved::{self, Found};
+use crate::machine::{Machine, Saved};
+use crate::run::Interrupt;
+use crate::scratch::{self, Scratch};
+
 pub use boot::{Boots, boots};
 pub use kernel::{Costs, Figure, Much, Side, costs};
 pub use machines::{Amount, Machines, SHORT, machines};
 pub use peers::{Peers, peers};
+
+/// A machine saved into a folder that holds none.
+async fn save_anew(
+    home: &Home,
+    into: &Scratch,
+    machine: &Machine,
+    built: &Built,
+    interrupt: &Interrupt,
+) -> Result<Saved> {
+    let home = Home { cache: into.path().to_owned(), ..home.clone() };
+    let site = match saved::find(&home, machine, |name| scratch::lock(&home.cache.join(name)))? {
+        Found::None(site) => site,
+        found => bail!("a machine was saved where nobody saved one: {found:?}"),
+    };
+    saved::make(&home, site, machine, &built.manifest.requests, interrupt.wish()).await
+}
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
-use super::boot::hello;
-use super::{median, millis, range};
+use super::boot::{GOAL, hello};
+use super::{median, millis, range, save_anew};
 use crate::home::Home;
 use crate::kernel::Built;
 use crate::machine::ready;
-use crate::machine::saved::{self, Found};
 use crate::machine::{Broken, Machine, Saved, Vm, floor};
 use crate::outcome::{Interrupted, bad_input};
 use crate::progress::Progress;
@@ -30,8 +29,6 @@ const DEADLINE: Duration = Duration::from_secs(180);
 /// How often to look.
 const STEP: Duration = Duration::from_millis(2);
 
-/// What a cold boot may cost, in floors.
-const COLD_GOAL: f64 = 1.2;
 /// What a restore may cost of virtme-ng's `uname -r`.
 const RESTORE_GOAL: f64 = 40.0;
 
@@ -81,13 +78,7 @@ pub fn peers(
     let vng = virtme_ng(home, offline, progress)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cache = Scratch::new(&home.cache, "bench-save")?;
-    let own = Home { cache: cache.path().to_owned(), ..home.clone() };
-    let site = match saved::find(&own, machine, |name| scratch::lock(&own.cache.join(name)))? {
-        Found::None(site) => site,
-        found => bail!("a machine was saved where nobody saved one: {found:?}"),
-    };
-    let saved = saved::make(&own, site, machine, &built.manifest.requests, interrupt.wish());
-    let saved = runtime.block_on(saved)?;
+    let saved = runtime.block_on(save_anew(home, &cache, machine, built, interrupt))?;
     let bar = progress.bar("peers", Some(u64::from(rounds) * 4));
     let [mut floor_ms, mut cold_ms, mut restore_ms, mut virtme_ng_ms] = [const { Vec::new() }; 4];
     for _ in 0..rounds {
@@ -232,7 +223,7 @@ impl fmt::Display for Peers {
             writeln!(f, "{name:13}{:8}  {}", median(values), range(values))?;
         }
         writeln!(f, "round by round, medians:")?;
-        writeln!(f, "a cold boot is {:.2} floors (goal: at most {COLD_GOAL})", self.cold_by_floor)?;
+        writeln!(f, "a cold boot is {:.2} floors (goal: at most {GOAL})", self.cold_by_floor)?;
         writeln!(f, "virtme-ng takes {:.2} cold boots", self.virtme_ng_by_cold)?;
         write!(
             f,

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+pub(super) use crate::image::hex;
 use anyhow::{Context, Result, bail};
 use sha2::{Digest as _, Sha256};
 
@@ -176,15 +177,6 @@ pub(super) fn utf8(bytes: &[u8]) -> Result<String> {
 /// One hash over a whole tree.
 pub(super) fn identity(files: &Files) -> String {
     hex(&Sha256::digest(encode(files)))
-}
-
-/// Lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 pub(super) fn unhex(text: &str) -> Option<[u8; 32]> {
