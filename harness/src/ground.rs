@@ -135,7 +135,8 @@ fn saved_machine(of: Run<'_>, machine: &Machine, built: &Built, runtime: &Runtim
         }
     };
     let bar = progress.bar(format!("saving the machine of {name}"), None);
-    let saved = runtime.block_on(saved::make(home, site, machine, &built.manifest.requests, interrupt.wish()));
+    let (requests, links) = (&built.manifest.requests, built.manifest.providers());
+    let saved = runtime.block_on(saved::make(home, site, machine, requests, &links, interrupt.wish()));
     bar.finish("");
     match saved {
         Err(_) if interrupt.flag().load(Ordering::Relaxed) => Err(Interrupted.into()),

@@ -163,7 +163,8 @@ impl PlanFile {
 }
 
 impl Plan {
-    /// Plans the selected scenarios for every kernel, its controls first.
+    /// Plans the selected scenarios for every kernel, its controls first: those of the ordinary provider, and of
+    /// others where a case has them.
     ///
     /// # Errors
     /// Bad input when a selector matches nothing or a contract is unknown.
@@ -185,7 +186,9 @@ impl Plan {
             judged_by.insert(kernel.contract.clone(), contract.clone());
             let under = Under::new(&kernel.contract, contract, kernel.features.iter().cloned());
             let applies = |scenario: &Scenario| excluded(scenario, &under).is_none();
-            let controls = scenarios.iter().filter(|one| one.control && applies(one));
+            let used =
+                |provider: Provider| provider.is_rxe() || selected.iter().any(|one| one.provider == provider);
+            let controls = scenarios.iter().filter(|one| one.control && applies(one) && used(one.provider));
             let others = selected.iter().copied().filter(|one| !(one.control && applies(one)));
             cases.extend(controls.chain(others).map(|scenario| plan_case(scenario, kernel, &under)));
         }
@@ -349,12 +352,7 @@ fn lacking(written: &Written, provider: Provider, kernel: &PlannedKernel) -> Opt
     let handlers = written.actors.values().flat_map(|actor| actor.on_signal.values());
     let needed =
         steps.chain(handlers.flat_map(|handler| handler.run.iter().map(|run| &run.op))).filter_map(need);
-    let of_provider = match provider {
-        // What every case wants is looked at before.
-        Provider::Rxe => None,
-        Provider::Siw => Some("CONFIG_RDMA_SIW".to_owned()),
-    };
-    let missing = needed.chain(of_provider).find(|need| kernel.lacks.contains(need))?;
+    let missing = needed.chain([provider.option().to_owned()]).find(|need| kernel.lacks.contains(need))?;
     Some(match missing.strip_prefix(PROGRAM) {
         Some(name) => format!("it runs {name}, which is compiled from a kernel's source, and this one was not"),
         None => format!("it needs {missing}, which this kernel was built without"),

@@ -62,7 +62,7 @@ fn fake_qemu() {
         _ => {}
     }
     if !is_copy {
-        write_frame(&mut agent, &Reply::Hello(hello())).unwrap();
+        write_frame(&mut agent, &Reply::Hello(hello(&mode))).unwrap();
     }
     let boot_id = if is_copy && mode == "saves, comes up as another" { "other" } else { "fake" };
     loop {
@@ -130,7 +130,8 @@ fn fact(step: String) -> Fact {
     Fact { step, actor: "a".into(), outcome: Outcome::Returned(0), at_ms: 1, took_ms: 1, stalled_ms: 0 }
 }
 
-fn hello() -> Hello {
+fn hello(mode: &str) -> Hello {
+    let late = |provider| if mode == "saves, siw is late" && provider == Provider::Siw { "late" } else { "" };
     Hello {
         protocol: holdfast_protocol::VERSION,
         agent: "fake".into(),
@@ -152,13 +153,15 @@ fn hello() -> Hello {
             })
             .into(),
         features: BTreeMap::new(),
-        rdma: vec![RdmaFact {
-            provider: Provider::Rxe,
-            device: String::new(),
-            active: true,
-            gid_index: None,
-            trouble: String::new(),
-        }],
+        rdma: Provider::ALL
+            .map(|provider| RdmaFact {
+                provider,
+                device: String::new(),
+                active: true,
+                gid_index: None,
+                trouble: late(provider).to_owned(),
+            })
+            .into(),
         cpus: 1,
     }
 }
@@ -388,7 +391,7 @@ fn played_on_a_copy(mode: &str) -> Result<Record, String> {
     let machine = machine(folder.path(), mode, false);
     let find = || saved::find(&home, &machine, |name| Ok(fs::File::create(cache.path().join(name))?)).unwrap();
     let Found::None(site) = find() else { panic!("the cache was empty") };
-    let made = runtime().block_on(saved::make(&home, site, &machine, &[], cancel.clone()));
+    let made = runtime().block_on(saved::make(&home, site, &machine, &[], &Provider::ALL, cancel.clone()));
     let made = made.map_err(|error| format!("{error:#}"))?;
     assert!(matches!(find(), Found::Good(_)));
     let ground = Ground { machine: &machine, release: "fake", requests: &[], saved: Ok(&made) };
@@ -429,6 +432,8 @@ fn a_copy_that_is_no_good_is_replaced_by_a_boot() {
 fn a_machine_that_cannot_be_saved_says_why() {
     let why = played_on_a_copy("saves nothing").unwrap_err();
     assert!(why.contains("migrate") && why.contains("no"), "{why}");
+    let why = played_on_a_copy("saves, siw is late").unwrap_err();
+    assert_eq!(why, "the guest's siw link is not ready: late");
 }
 
 #[test]

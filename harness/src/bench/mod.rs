@@ -35,7 +35,8 @@ async fn save_anew(
         Found::None(site) => site,
         found => bail!("a machine was saved where nobody saved one: {found:?}"),
     };
-    saved::make(&home, site, machine, &built.manifest.requests, interrupt.wish()).await
+    saved::make(&home, site, machine, &built.manifest.requests, &built.manifest.providers(), interrupt.wish())
+        .await
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -137,7 +137,8 @@ pub fn judge(case: &PlannedCase, contract: &Contract, record: &Record) -> CaseRe
     }
 }
 
-/// Judges a whole run; a kernel whose controls did not pass has no green row.
+/// Judges a whole run; a kernel whose controls did not pass has no green row, and none of a provider whose own
+/// controls did not.
 #[must_use]
 pub fn judge_all(plan: &Plan, records: &[Record]) -> Vec<CaseResult> {
     let mut results: Vec<CaseResult> = plan
@@ -146,33 +147,48 @@ pub fn judge_all(plan: &Plan, records: &[Record]) -> Vec<CaseResult> {
         .zip(records)
         .map(|(case, record)| judge(case, &plan.contracts[&case.contract], record))
         .collect();
-    for kernel in &plan.kernels {
-        let bad_control = results
+    let grounds = plan.kernels.iter().flat_map(|kernel| Provider::ALL.map(|provider| (kernel, provider)));
+    let groundless: Vec<(&str, Provider, String)> = grounds
+        .filter_map(|(kernel, provider)| {
+            Some((kernel.name.as_str(), provider, no_ground(plan, &results, &kernel.name, provider)?))
+        })
+        .collect();
+    for (case, result) in plan.cases.iter().zip(&mut results) {
+        let why = groundless
             .iter()
-            .find(|one| {
-                one.control
-                    && one.kernel == kernel.name
-                    && one.verdict.kind != Kind::NotApplicable
-                    && !one.green
-            })
-            .map(|one| format!("the control {} did not pass ({})", one.id, one.verdict.kind.name()));
-        // One that was ruled out by plan has shown nothing.
-        let any_control = results.iter().any(|one| {
-            one.control && one.kernel == kernel.name && one.green && one.verdict.kind != Kind::NotApplicable
-        });
-        let why =
-            bad_control.or_else(|| (!any_control).then(|| "no control of this kernel was run".to_owned()));
-        let Some(why) = why else { continue };
-        for result in results.iter_mut().filter(|one| one.kernel == kernel.name && one.green) {
-            if result.verdict.kind != Kind::NotApplicable {
-                result.verdict = Verdict::because(Kind::Inconclusive, why.clone());
-                result.green = false;
-                result.clauses.retain(|_, proved| !*proved);
-                result.broken.clear();
-            }
+            .find(|(kernel, provider, _)| *kernel == case.kernel && *provider == case.setup.provider);
+        if let Some((.., why)) = why
+            && result.green
+            && result.verdict.kind != Kind::NotApplicable
+        {
+            result.verdict = Verdict::because(Kind::Inconclusive, why.clone());
+            result.green = false;
+            result.clauses.retain(|_, proved| !*proved);
+            result.broken.clear();
         }
     }
     results
+}
+
+/// Why no case with that provider can be green on a kernel, if none can. The controls of the ordinary one are
+/// about pins of the kernel, and carry every case.
+fn no_ground(plan: &Plan, results: &[CaseResult], kernel: &str, provider: Provider) -> Option<String> {
+    // One that was ruled out by plan has shown nothing.
+    let of_kernel = plan.cases.iter().zip(results).filter(|(case, result)| {
+        case.control && case.kernel == kernel && result.verdict.kind != Kind::NotApplicable
+    });
+    let mut any = false;
+    for (case, result) in of_kernel {
+        let own = case.setup.provider == provider;
+        if !result.green && (own || case.setup.provider.is_rxe()) {
+            return Some(format!("the control {} did not pass ({})", result.id, result.verdict.kind.name()));
+        }
+        any |= own;
+    }
+    (!any).then(|| match provider.is_rxe() {
+        true => "no control of this kernel was run".to_owned(),
+        false => format!("no control of this kernel with {} was run", provider.name()),
+    })
 }
 
 fn verdict(

@@ -567,6 +567,28 @@ fn a_bad_control_takes_every_green_row_of_its_kernel() {
 }
 
 #[test]
+fn a_provider_whose_own_control_did_not_pass_has_no_green_row() {
+    let mut plan =
+        plan_of(&CASE.replace("actors:", "matrix: {provider: [rxe, siw]}\nactors:"), &["unguarded"], "");
+    let kinds = |plan: &Plan, bad: Option<usize>| -> Vec<Kind> {
+        let mut records: Vec<Record> = plan.cases.iter().map(good).collect();
+        if let Some(bad) = bad {
+            records[bad].facts.get_mut("map").unwrap().outcome = Outcome::Errno(12);
+        }
+        judge_all(plan, &records).iter().map(|result| result.verdict.kind).collect()
+    };
+    assert_eq!(kinds(&plan, None), [Kind::Pass, Kind::Pass, Kind::Inconclusive], "siw has no control");
+    let mut control = plan.cases[0].clone();
+    control.id = "control-of-siw".into();
+    control.setup.provider = Provider::Siw;
+    plan.cases.push(control);
+    assert_eq!(kinds(&plan, None), [Kind::Pass; 4]);
+    assert_eq!(kinds(&plan, Some(3)), [Kind::Pass, Kind::Pass, Kind::Inconclusive, Kind::Fail]);
+    let all = [Kind::Fail, Kind::Inconclusive, Kind::Inconclusive, Kind::Inconclusive];
+    assert_eq!(kinds(&plan, Some(0)), all, "what the ordinary provider cannot pin nobody can");
+}
+
+#[test]
 fn a_declared_end_is_green_only_when_it_is_exactly_that() {
     let plan = plan(&["unguarded"], "ends: {verdict: fail, step: oracle/pins}\n");
     let case = &plan.cases[1];

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
+use holdfast_protocol::Provider;
 use serde::{Deserialize, Serialize};
 
 use super::selftests::{self, Program};
@@ -62,6 +63,14 @@ pub struct Manifest {
     pub build_s: f64,
     /// When, as RFC 3339.
     pub date: String,
+}
+
+impl Manifest {
+    /// The soft RDMA drivers that it has.
+    #[must_use]
+    pub fn providers(&self) -> Vec<Provider> {
+        Provider::ALL.into_iter().filter(|provider| !self.lacks.contains(provider.option())).collect()
+    }
 }
 
 /// One patch of a built kernel.

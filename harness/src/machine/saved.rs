@@ -283,7 +283,8 @@ fn first_difference(then: &Inputs, now: &Inputs) -> &'static str {
     }
 }
 
-/// Boots the machine, saves it when it is ready, and puts it into the cache.
+/// Boots the machine, saves it when it is ready, with the links that its kernel has drivers of, and puts it into the
+/// cache.
 ///
 /// # Errors
 /// When the guest does not become ready or cannot be saved, or the cache cannot hold it.
@@ -292,6 +293,7 @@ pub async fn make(
     site: Site,
     machine: &Machine,
     requests: &[(String, String)],
+    links: &[Provider],
     cancel: Cancel,
 ) -> Result<Saved> {
     make_room(home);
@@ -305,8 +307,8 @@ pub async fn make(
     let made = get_ready_and_save(&mut vm, requests).await;
     vm.stop().await;
     let (hello, config, pace) = made.map_err(|broken| in_words(broken, dir))?;
-    // A link beside the ordinary one is missed by the cases that ask for it.
-    if let Some(why) = unready(&hello, Provider::default()) {
+    // What was late once would be missing in every copy.
+    if let Some(why) = links.iter().find_map(|link| unready(&hello, *link)) {
         bail!(why);
     }
     let console = fs::read(dir.join(CONSOLE)).unwrap_or_default();

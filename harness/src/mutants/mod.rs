@@ -148,8 +148,8 @@ impl Brood {
         let mut plan = Plan::make(scenarios, contracts, &kernels, selectors)?;
         plan.cases.retain(|case| {
             let proves = || case.steps.iter().any(|step| step.excluded.is_none() && !step.proves.is_empty());
-            let chosen = !selectors.is_empty() || (case.setup.provider.is_rxe() && proves());
-            case.excluded.is_none() && (case.control || chosen)
+            let chosen = !selectors.is_empty() || (case.setup.provider.is_rxe() && (case.control || proves()));
+            case.excluded.is_none() && chosen
         });
         let mut requests = self.requests.clone();
         requests.retain(|name, _| kernels.iter().any(|kernel| kernel.name == *name));

@@ -233,6 +233,15 @@ impl Provider {
         }
     }
 
+    /// What the driver is built by.
+    #[must_use]
+    pub const fn option(self) -> &'static str {
+        match self {
+            Self::Rxe => "CONFIG_RDMA_RXE",
+            Self::Siw => "CONFIG_RDMA_SIW",
+        }
+    }
+
     /// As it is when nothing is said.
     #[must_use]
     pub fn is_rxe(&self) -> bool {

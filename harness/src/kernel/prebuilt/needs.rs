@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::config::{self, Asked};
 use super::super::spec::fragment_path;
+use super::modinfo::canonical;
 use crate::home::Home;
 use crate::outcome::bad_input;
 use crate::path;
@@ -31,7 +32,7 @@ struct File {
     arguments: Vec<Argument>,
 }
 
-/// A module that is loaded where its option is `m`.
+/// A module, or an alias of some, that is loaded where its option is `m`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
@@ -172,7 +173,7 @@ impl Needs {
         let absent = self.useful.iter().map(|asked| &asked.option).filter(|option| value(option) == "n");
         checked.lacks = absent.cloned().collect();
         let loaded = self.modules.iter().filter(|one| value(&format!("{PREFIX}{}", one.option)) == "m");
-        checked.modules = loaded.map(|one| one.module.clone()).collect();
+        checked.modules = loaded.map(|one| canonical(&one.module)).collect();
         Ok(checked)
     }
 }

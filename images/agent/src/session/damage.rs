@@ -97,11 +97,15 @@ impl Session {
 
     /// Regions end with their context too: when it is closed, or when the last process that has it is gone.
     fn forget_the_dead(&mut self) {
-        let (Ok(eyes), Some(Link { device, .. })) = (&self.eyes, &self.link) else { return };
-        let keys = &self.regions;
-        let alive =
-            |region: &str| keys.get(region).is_none_or(|public| eyes.may_have_region(device, public.rkey));
-        self.ledger.pinned.retain(|pinned| alive(&pinned.region));
+        let mut pinned = std::mem::take(&mut self.ledger.pinned);
+        pinned.retain(|pinned| self.may_live(&pinned.region));
+        self.ledger.pinned = pinned;
+    }
+
+    /// False where the kernel no longer knows the region.
+    fn may_live(&self, region: &str) -> bool {
+        let (Ok(eyes), Some(Link { device, .. })) = (&self.eyes, &self.link) else { return true };
+        self.regions.get(region).is_none_or(|public| eyes.may_have_region(device, public.rkey))
     }
 
     /// Files that calls are about which have not returned. XFS answers FIEMAP of a file only when no truncate
@@ -285,7 +289,13 @@ impl Session {
         };
         let tag = format!("{} / damage", pinned.region);
         let aid = Aid { region: self.regions.get(&pinned.region).cloned(), ..Aid::default() };
-        Ok(self.ask(peer, &Call::Do { tag: tag.clone(), op, aid }, &tag, TIMEOUT)?.outcome)
+        let outcome = self.ask(peer, &Call::Do { tag: tag.clone(), op, aid }, &tag, TIMEOUT)?.outcome;
+        // What refuses a transfer is a region that is there. One that ends takes iWARP's connection along, which
+        // the requester cannot tell from a refusal.
+        if matches!(outcome, Outcome::Completion(_)) && !self.may_live(&pinned.region) {
+            return Err("the region ended while it was looked at".to_owned());
+        }
+        Ok(outcome)
     }
 
     fn survey(&mut self, what: Survey) -> Result<(Outcome, Found), String> {
