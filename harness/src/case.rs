@@ -13,6 +13,7 @@ use crate::fsck;
 use crate::judge::{by_whole_paces, scaled};
 use crate::machine::ready::{self, unexpected};
 use crate::machine::{Broken, CONSOLE, Cancel, Machine, Saved, Vm};
+use crate::outcome::BadInput;
 use crate::plan::{PlannedCase, PlannedStep};
 use crate::record::{End, Life, Origin, Record};
 use crate::runs::remove_images;
@@ -132,6 +133,7 @@ fn as_end(broken: Broken, during: String, state: String) -> End {
         Broken::Ended(how) => End::QemuEnded { how, during },
         Broken::Deadline(after) => End::Deadline { during, after_ms: millis(after), qemu: state },
         Broken::Cancelled => End::Cancelled,
+        Broken::Fault(error) if error.is::<BadInput>() => End::Unknown { why: error.to_string() },
         Broken::Fault(error) => End::Fault { why: format!("{during}: {error:#}") },
     }
 }
@@ -249,6 +251,7 @@ async fn conduct(
         Reply::Prepared(files) => record.files = files,
         other => return Err(unexpected(&other)),
     }
+    begin_trace(stage, vm, pace).await?;
     record.phases.prepare_ms = next_lap();
     // By the step that issued the operation: a wait goes on from there.
     let mut lost_at: BTreeMap<&str, Duration> = BTreeMap::new();
@@ -328,9 +331,11 @@ async fn cut_power(stage: &Stage<'_>, step: &str, vm: &mut Vm, record: &mut Reco
     // Also where it refuses: what its guest said may be why.
     record.lives.push(life);
     match answer? {
-        Reply::Prepared(_) => Ok(true),
-        other => Err(unexpected(&other)),
+        Reply::Prepared(_) => {}
+        other => return Err(unexpected(&other)),
     }
+    begin_trace(stage, vm, record.pace).await?;
+    Ok(true)
 }
 
 /// Keeps the guest where it is until a person has left its shell. One without a shell goes on, and it is said why.
@@ -343,9 +348,22 @@ async fn hold(vm: &mut Vm, say: &dyn Fn(&str)) -> Result<(), Broken> {
     Ok(())
 }
 
+/// Has the guest record trace events, where any are asked for.
+async fn begin_trace(stage: &Stage<'_>, vm: &mut Vm, pace: f64) -> Result<(), Broken> {
+    let events = stage.case.trace.clone();
+    if events.is_empty() {
+        return Ok(());
+    }
+    let deadline = Duration::from_millis(scaled(ORDER_SLACK_MS, pace));
+    match vm.exchange(&Order::Trace { events }, deadline).await? {
+        Reply::Tracing => Ok(()),
+        other => Err(unexpected(&other)),
+    }
+}
+
 /// Writes what this life of the machine has traced, where anything was to be.
 async fn keep_trace(stage: &Stage<'_>, vm: &mut Vm, record: &Record) -> Result<(), Broken> {
-    if stage.case.setup.trace.is_empty() {
+    if stage.case.trace.is_empty() {
         return Ok(());
     }
     let deadline = Duration::from_millis(scaled(FINISH_MS, record.pace));

@@ -80,6 +80,9 @@ pub struct PlannedCase {
     pub excluded: Option<String>,
     /// What must exist before the first step.
     pub setup: Setup,
+    /// Trace events to record, as `SUBSYSTEM:EVENT` or `SUBSYSTEM:*`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trace: Vec<String>,
     /// What is done.
     pub steps: Vec<PlannedStep>,
     /// Standing oracles that are expected to find something, and why.
@@ -205,7 +208,7 @@ impl Plan {
     /// Has every case record these trace events.
     #[must_use]
     pub fn traced(mut self, events: &[String]) -> Self {
-        self.cases.iter_mut().for_each(|case| case.setup.trace = events.to_vec());
+        self.cases.iter_mut().for_each(|case| case.trace = events.to_vec());
         self
     }
 
@@ -412,6 +415,7 @@ fn plan_case(scenario: &Scenario, kernel: &PlannedKernel, under: &Under<'_>) -> 
             provider: scenario.provider,
             ..Setup::default()
         },
+        trace: Vec::new(),
         steps,
         broken_oracles: if applies { broken_oracles(scenario, under) } else { BTreeMap::new() },
         excluded,

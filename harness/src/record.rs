@@ -134,6 +134,11 @@ pub enum End {
         /// Why.
         why: String,
     },
+    /// What a person has asked for is not there in the guest.
+    Unknown {
+        /// What, and what there is instead.
+        why: String,
+    },
     /// A fault of the host, or an order the agent refused; the chain of reasons.
     Fault {
         /// What went wrong, outermost first.

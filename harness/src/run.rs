@@ -27,7 +27,7 @@ use crate::machine::accel::{self, Accelerator};
 use crate::machine::{
     Cancel, Clock, GDB_SOCKET, Inside, Machine, QEMU, SHELL_SOCKET, cancel_pair, default_pmem, script,
 };
-use crate::outcome::{Exit, Interrupted};
+use crate::outcome::{Exit, Interrupted, bad_input};
 use crate::plan::{Plan, PlannedCase};
 use crate::progress::{Expected, Progress};
 use crate::record::{End, Record};
@@ -196,6 +196,13 @@ fn in_folder(of: Run<'_>, folder: &RunFolder) -> Result<Results> {
     let playing = Instant::now();
     let records = runtime.block_on(play_all(of, &grounds, folder));
     let playing = playing.elapsed();
+    let is_unknown = |record: &Record| matches!(record.end, End::Unknown { .. });
+    let was_played = |record: &Record| record.hello.is_some() && !is_unknown(record);
+    if let Some(Record { end: End::Unknown { why }, .. }) = records.iter().find(|record| is_unknown(record))
+        && !records.iter().any(was_played)
+    {
+        return Err(bad_input(why));
+    }
     let cases = judge::judge_all(plan, &records);
     let interrupted = interrupt.flag().load(Ordering::Relaxed);
     let results = report::results(
@@ -300,16 +307,16 @@ type Machines = BTreeMap<String, std::result::Result<(Machine, Built), String>>;
 
 async fn play_all(of: Run<'_>, grounds: &Grounds, folder: &RunFolder) -> Vec<Record> {
     let Run { plan, settings, progress, .. } = of;
-    // Kernels of which a control did not boot: none of their rows can become green, and each would
+    // Kernels with a control that could not begin, and why: none of their rows can become green, and each would
     // wait for a hello as long as the control did.
-    let unbootable = &RefCell::new(BTreeMap::<&str, &str>::new());
+    let unplayable = &RefCell::new(BTreeMap::<&str, String>::new());
     // All of them on this one thread, which QEMU's life hangs on.
     let cases = stream::iter(plan.cases.iter().enumerate()).map(|(nr, case)| async move {
         if case.excluded.is_some() {
             return (nr, Record::empty(End::Complete));
         }
         let ground = &grounds[&(case.kernel.clone(), case.cpus)];
-        let record = try_one(of, (nr, case), ground, folder, unbootable).await;
+        let record = try_one(of, (nr, case), ground, folder, unplayable).await;
         if judge::judge(case, &plan.contracts[&case.contract], &record).green && !settings.keep {
             remove_images(&case_folder(&folder.path, &case.kernel, &case.id));
         }
@@ -333,7 +340,7 @@ async fn try_one<'a>(
     (nr, case): (usize, &'a PlannedCase),
     on: &std::result::Result<Ground, String>,
     folder: &RunFolder,
-    unbootable: &RefCell<BTreeMap<&'a str, &'a str>>,
+    unplayable: &RefCell<BTreeMap<&'a str, String>>,
 ) -> Record {
     let Run { settings, progress, interrupt, .. } = of;
     let ground = match on {
@@ -343,10 +350,8 @@ async fn try_one<'a>(
     if interrupt.flag().load(Ordering::Relaxed) {
         return Record::empty(End::Cancelled);
     }
-    if let Some(control) = unbootable.borrow().get(case.kernel.as_str()) {
-        return Record::empty(End::NotTried {
-            why: format!("the guest of the control {control} did not boot"),
-        });
+    if let Some(why) = unplayable.borrow().get(case.kernel.as_str()) {
+        return Record::empty(End::NotTried { why: why.clone() });
     }
     progress.tell(&Event::case_started(nr, case));
     let say = |what: &str| progress.tell(&Event::CaseDoing { nr, what: what.to_owned() });
@@ -356,8 +361,13 @@ async fn try_one<'a>(
     if let Some(why) = ground.heed(&record) {
         progress.say(why);
     }
-    if case.control && record.hello.is_none() && record.end != End::Cancelled {
-        unbootable.borrow_mut().insert(&case.kernel, &case.id);
+    let why = match &record.end {
+        End::Unknown { why } => Some(why.clone()),
+        End::Cancelled => None,
+        _ => record.hello.is_none().then(|| format!("the guest of the control {} did not boot", case.id)),
+    };
+    if let Some(why) = why.filter(|_| case.control) {
+        unplayable.borrow_mut().insert(&case.kernel, why);
     }
     record
 }
@@ -411,7 +421,7 @@ async fn play(
     let hold: Option<&dyn Fn(&Record) -> bool> = if held_at_all { Some(&hold) } else { None };
     let onlooker = case::Onlooker { say, hold };
     let record = case::play(case, &ground, seed, folder, interrupt.wish(), onlooker).await;
-    if !case.setup.trace.is_empty() {
+    if !case.trace.is_empty() {
         match timeline::write(case, &record, folder) {
             Ok(path) => progress.say(format!("{name}: {}", path.display())),
             Err(error) => progress.say(format!("{name}: {error:#}")),

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 
 use crate::judge::Verdict;
 use crate::plan::{PlannedCase, PlannedStep};
@@ -31,41 +31,50 @@ pub fn is_same(wanted: &Verdict, got: &Verdict) -> bool {
     (wanted.kind, &wanted.step, &wanted.title) == (got.kind, &got.step, &got.title)
 }
 
-/// Makes a case smaller as long as `fails` says that it still fails the same way.
-///
-/// # Errors
-/// What `fails` says.
-pub fn shrink(case: &PlannedCase, mut fails: impl FnMut(&PlannedCase) -> Result<bool>) -> Result<Shrunk> {
-    let before = choices(case).count();
-    let (mut case, mut tried) = (case.clone(), 0);
-    let mut attempt = |smaller: &PlannedCase, tried: &mut usize| {
+/// Makes a case smaller as long as `fails` says that it still fails the same way. Where that is an error, that error
+/// and what there was until then: it has cost minutes.
+pub fn shrink(
+    case: &PlannedCase,
+    mut fails: impl FnMut(&PlannedCase) -> Result<bool>,
+) -> (Shrunk, Option<Error>) {
+    let mut shrunk = Shrunk { case: case.clone(), choices: (choices(case).count(), 0), tried: 0 };
+    let ended = go_on(&mut shrunk.case, &mut shrunk.tried, &mut fails).err();
+    shrunk.choices.1 = choices(&shrunk.case).count();
+    (shrunk, ended)
+}
+
+fn go_on(
+    case: &mut PlannedCase,
+    tried: &mut usize,
+    fails: &mut dyn FnMut(&PlannedCase) -> Result<bool>,
+) -> Result<()> {
+    let mut attempt = |smaller: &PlannedCase| {
         *tried += 1;
         fails(smaller)
     };
     // Shorter first: everything after it is quicker.
-    while let Some(shorter) = shorter(&case) {
-        if !attempt(&shorter, &mut tried)? {
+    while let Some(shorter) = shorter(case) {
+        if !attempt(&shorter)? {
             break;
         }
-        case = shorter;
+        *case = shorter;
     }
     // What is left out may let another be left out that could not be before.
     let mut go_on = true;
     while go_on {
         go_on = false;
-        for id in choices(&case).map(|step| step.id.clone()).collect::<Vec<_>>() {
-            let smaller = without(&case, &id);
+        for id in choices(case).map(|step| step.id.clone()).collect::<Vec<_>>() {
+            let smaller = without(case, &id);
             let left = choices(&smaller).count();
-            if left == 0 || left == choices(&case).count() {
+            if left == 0 || left == choices(case).count() {
                 continue;
             }
-            if attempt(&smaller, &mut tried)? {
-                (case, go_on) = (smaller, true);
+            if attempt(&smaller)? {
+                (*case, go_on) = (smaller, true);
             }
         }
     }
-    let choices = (before, choices(&case).count());
-    Ok(Shrunk { case, choices, tried })
+    Ok(())
 }
 
 /// The steps that are drawn.
@@ -202,13 +211,14 @@ steps:
                 Ok(wanted.iter().all(|id| choices(case).any(|step| step.id == *id && long(step))))
             }
         };
-        let shrunk = shrink(&case, needs(&["cut", "grow"], 1000)).unwrap();
+        let (shrunk, ended) = shrink(&case, needs(&["cut", "grow"], 1000));
+        assert!(ended.is_none());
         assert_eq!(ids(&shrunk.case), ["cut", "grow"]);
         assert_eq!(shrunk.choices, (5, 2));
         assert!(as_step(&shrunk.case).contains("for_ms: 1000"), "{}", as_step(&shrunk.case));
         assert!(!as_step(&shrunk.case).contains("never_within"), "the region is not there");
         // Whatever uses a region goes with it.
-        assert_eq!(ids(&shrink(&case, needs(&["let_go"], 1)).unwrap().case), ["mr", "let_go"]);
+        assert_eq!(ids(&shrink(&case, needs(&["let_go"], 1)).0.case), ["mr", "let_go"]);
         // Steps that are no draws stay.
         assert_eq!(shrunk.case.steps.iter().filter(|step| matches!(step.action, Action::Do { .. })).count(), 2);
     }
@@ -216,8 +226,23 @@ steps:
     #[test]
     fn what_needs_all_of_it_stays_as_it_is() {
         let case = case();
-        let shrunk = shrink(&case, |_| Ok(false)).unwrap();
+        let (shrunk, ended) = shrink(&case, |_| Ok(false));
         assert_eq!(ids(&shrunk.case), ids(&case));
-        assert_eq!(shrunk.tried, 1 + 5);
+        assert_eq!((shrunk.tried, ended.is_none()), (1 + 5, true));
+    }
+
+    #[test]
+    fn what_was_found_before_the_end_is_kept() {
+        let mut left = 2;
+        let (shrunk, ended) = shrink(&case(), |_| match left {
+            0 => Err(anyhow::anyhow!("enough")),
+            _ => {
+                left -= 1;
+                Ok(true)
+            }
+        });
+        assert_eq!((shrunk.tried, ended.unwrap().to_string()), (3, "enough".to_owned()));
+        assert!(as_step(&shrunk.case).contains("for_ms: 1000"), "twice halved: {}", as_step(&shrunk.case));
+        assert_eq!(shrunk.choices, (5, 5));
     }
 }

@@ -68,6 +68,7 @@ fn fake_qemu() {
     loop {
         let order: Order = read_frame(&mut agent).unwrap();
         let reply = match order {
+            Order::Trace { .. } => Reply::Unknown { why: "no such event".into() },
             Order::Settle => Reply::Settled,
             Order::CheckConfig { .. } => Reply::Config(Vec::new()),
             Order::Prepare(_) if mode == "refuses" => Reply::Refused { why: "no room".into() },
@@ -215,6 +216,7 @@ fn case() -> PlannedCase {
         cpus: 1,
         features: Vec::new(),
         excluded: None,
+        trace: Vec::new(),
         setup: Setup { case: "fake".into(), ..Setup::default() },
         steps: vec![PlannedStep {
             id: "one".into(),
@@ -361,6 +363,13 @@ fn a_stream_out_of_step_is_a_fault_and_no_result() {
             other => panic!("{mode}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn what_a_person_asked_for_and_is_not_there_is_told_from_faults() {
+    let traced = PlannedCase { trace: vec!["no:such".into()], ..case() };
+    let end = played_as(&traced, "good", None, None).end;
+    assert_eq!(end, End::Unknown { why: "no such event".into() });
 }
 
 #[test]

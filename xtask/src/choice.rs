@@ -9,11 +9,12 @@ use clap::Args;
 use holdfast::contract::Contracts;
 use holdfast::home::Home;
 use holdfast::image;
-use holdfast::kernel::{self, Given, Prebuilt, Request, TreeRequest, Variant};
-use holdfast::outcome::bad_input;
+use holdfast::kernel::{self, Given, Options, Prebuilt, Request, TreeRequest, Variant};
+use holdfast::outcome::{Exit, bad_input};
 use holdfast::path;
 use holdfast::plan::{PROGRAM, PlannedKernel, select};
-use holdfast::run::Requests;
+use holdfast::progress::Progress;
+use holdfast::run::{Interrupt, Requests};
 use holdfast::scenario::{self, Scenario};
 use holdfast::yaml::{Document, unknown_word};
 
@@ -179,6 +180,34 @@ pub(crate) fn own_files(
         if !known.into_iter().any(|folder| path.starts_with(folder)) {
             let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
             all.extend(scenario::load_file(&folder, &path, contracts)?);
+        }
+    }
+    Ok(())
+}
+
+/// Learns what kernels lack that are not built here: only their own configurations tell. Of a package that cannot be
+/// had nothing is learnt.
+///
+/// # Errors
+/// What is wrong with a kernel that was given.
+pub(crate) fn look(
+    kernels: &mut [PlannedKernel],
+    requests: &Requests,
+    home: &Home,
+    offline: bool,
+    progress: &Progress,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let options = Options { offline, jobs: None };
+    for planned in kernels {
+        let request = &requests[&planned.name];
+        if kernel::is_prebuilt(home, request)? {
+            match kernel::ensure(home, request, &options, progress, interrupt.flag()) {
+                Ok(built) => planned.lacks.extend(built.manifest.lacks),
+                Err(error) if Exit::of_error(&error) != Exit::NoVerdict => return Err(error),
+                // It is met again where its cases get their rows.
+                Err(_) => {}
+            }
         }
     }
     Ok(())

@@ -10,7 +10,6 @@ use holdfast::doctor;
 use holdfast::home::Home;
 use holdfast::image::Extra;
 use holdfast::jobs::Jobs;
-use holdfast::kernel::{self, Options};
 use holdfast::machine::Inside;
 use holdfast::machine::accel::{Kind, Wish};
 use holdfast::outcome::{Exit, bad_input};
@@ -21,7 +20,7 @@ use holdfast::run::{self as library, Interrupt, Requests, Settings, run};
 use holdfast::runs;
 use holdfast::scenario::Scenario;
 
-use crate::choice::{Kernels, catalogue, own_files};
+use crate::choice::{Kernels, catalogue, look, own_files};
 use crate::exit;
 
 /// Build kernels, boot them, play cases, judge what came back
@@ -227,7 +226,7 @@ pub(crate) fn main(run: &Run, home: &Home) -> Result<Exit> {
     }
     let mut asked = Asked::read(run, home)?;
     let progress = Progress::new(true);
-    asked.look(home, true, &progress, &Interrupt::listen(&progress)?)?;
+    look(&mut asked.kernels, &asked.requests, home, true, &progress, &Interrupt::listen(&progress)?)?;
     let (plan, _) = asked.plan(run)?;
     for case in plan.cases.iter().filter(|case| case.excluded.is_none()) {
         outln!("{:16} {}", case.kernel, case.id);
@@ -264,24 +263,6 @@ impl Asked {
         let plan = Plan::make(&self.scenarios, &self.contracts, &self.kernels, &self.selectors)?;
         Ok((plan.repeated(run.repeat).traced(&run.trace), self.requests.clone()))
     }
-
-    /// Learns what kernels lack that are not built here: only their own configurations tell. Of a package that
-    /// cannot be had nothing is learnt.
-    fn look(&mut self, home: &Home, offline: bool, progress: &Progress, interrupt: &Interrupt) -> Result<()> {
-        let options = Options { offline, jobs: None };
-        for planned in &mut self.kernels {
-            let request = &self.requests[&planned.name];
-            if kernel::is_prebuilt(home, request)? {
-                match kernel::ensure(home, request, &options, progress, interrupt.flag()) {
-                    Ok(built) => planned.lacks.extend(built.manifest.lacks),
-                    Err(error) if Exit::of_error(&error) != Exit::NoVerdict => return Err(error),
-                    // It is met again where its cases get their rows.
-                    Err(_) => {}
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Runs, prints the report, and says where the run's folder is.
@@ -293,7 +274,7 @@ pub(crate) fn play(run_args: &Run, home: &Home) -> Result<(Exit, PathBuf)> {
         if run_args.json_stream { Progress::json_stream() } else { Progress::new(run_args.how.quiet) };
     doctor::provide(run_args.install && !run_args.how.offline, false, &progress)?;
     let interrupt = Interrupt::listen(&progress)?;
-    asked.look(home, run_args.how.offline, &progress, &interrupt)?;
+    look(&mut asked.kernels, &asked.requests, home, run_args.how.offline, &progress, &interrupt)?;
     let (plan, requests) = asked.plan(run_args)?;
     let settings = &run_args.settings(&progress);
     let (plan, requests, progress, interrupt) = (&plan, &requests, &progress, &interrupt);

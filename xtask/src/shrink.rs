@@ -16,7 +16,7 @@ use holdfast::run::{self as library, Interrupt, Requests, Settings, run};
 use holdfast::scenario::Action;
 use holdfast::shrink::{as_step, is_same, shrink};
 
-use crate::choice::{Kernels, catalogue, own_files};
+use crate::choice::{Kernels, catalogue, look, own_files};
 use crate::run::How;
 
 /// Play a stress that fails again and again, with fewer operations and for less time, as long as it fails the same way
@@ -44,20 +44,14 @@ pub(crate) fn main(args: &Shrink, home: &Home) -> Result<Exit> {
     if kernels.len() != 1 {
         return Err(bad_input("a stress fails on one kernel: name it with --kernel"));
     }
-    let plan = Plan::make(&scenarios, &contracts, &kernels, &named)?;
-    let drawn = |case: &&PlannedCase| case.steps.iter().any(|step| matches!(step.action, Action::Draw { .. }));
-    let selected: Vec<&PlannedCase> = plan.cases.iter().filter(|case| !case.control && drawn(case)).collect();
-    // A whole id is that case, also where it is the beginning of others.
-    let whole: Vec<&PlannedCase> = selected.iter().copied().filter(|case| case.id == args.case).collect();
-    let selected = if whole.is_empty() { selected } else { whole };
-    let [case] = selected.as_slice() else {
-        let ids: Vec<&str> = selected.iter().map(|case| case.id.as_str()).collect();
-        let which = if ids.is_empty() { "none".to_owned() } else { ids.join(", ") };
-        return Err(bad_input(format!("one case with a stress is shrunk; `{}` names {which}", args.case)));
-    };
+    // What was mistyped is told before anything is fetched.
+    chosen(&Plan::make(&scenarios, &contracts, &kernels, &named)?, &args.case)?;
     let progress = Progress::new(args.how.quiet);
     doctor::provide(false, false, &progress)?;
     let interrupt = Interrupt::listen(&progress)?;
+    look(&mut kernels, &requests, home, args.how.offline, &progress, &interrupt)?;
+    let plan = Plan::make(&scenarios, &contracts, &kernels, &named)?;
+    let case = chosen(&plan, &args.case)?;
     // The same seed throughout: every actor draws what is left of the same sequence.
     let settings = Settings { jobs: 1, ..args.how.settings() };
     let game =
@@ -73,7 +67,7 @@ pub(crate) fn main(args: &Shrink, home: &Home) -> Result<Exit> {
         return Ok(if first.kind == Kind::Pass { Exit::AsExpected } else { Exit::NoVerdict });
     }
     let mut evidence = folder;
-    let shrunk = shrink(case, |smaller| {
+    let (shrunk, ended) = shrink(case, |smaller| {
         for _ in 0..args.tries {
             let (verdict, folder) = game.play(smaller)?;
             if is_same(&first, &verdict) {
@@ -84,7 +78,7 @@ pub(crate) fn main(args: &Shrink, home: &Home) -> Result<Exit> {
             fs::remove_dir_all(folder)?;
         }
         Ok(false)
-    })?;
+    });
     let (before, after) = shrunk.choices;
     outln!("{} on {}: {}", case.id, case.kernel, in_words(&first));
     outln!(
@@ -94,7 +88,32 @@ pub(crate) fn main(args: &Shrink, home: &Home) -> Result<Exit> {
     );
     outln!("{}", as_step(&shrunk.case).trim_end());
     outln!("evidence  {}", evidence.display());
-    Ok(Exit::NotAsExpected)
+    match ended {
+        None => Ok(Exit::NotAsExpected),
+        Some(error) => Err(error.context("it may become smaller still")),
+    }
+}
+
+/// The one case with a stress that was meant.
+fn chosen<'a>(plan: &'a Plan, named: &str) -> Result<&'a PlannedCase> {
+    let drawn = |case: &&PlannedCase| case.steps.iter().any(|step| matches!(step.action, Action::Draw { .. }));
+    let selected: Vec<&PlannedCase> = plan.cases.iter().filter(|case| !case.control && drawn(case)).collect();
+    // A whole id is that case, also where it is the beginning of others.
+    let whole: Vec<&PlannedCase> = selected.iter().copied().filter(|case| case.id == named).collect();
+    let selected = if whole.is_empty() { selected } else { whole };
+    match selected.as_slice() {
+        [case] => Ok(case),
+        [] => {
+            let why = plan.cases.iter().find(|case| !case.control).and_then(|case| case.excluded.as_deref());
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            Err(bad_input(format!("one case with a stress is shrunk; `{named}` names none{why}")))
+        }
+        several => {
+            let ids: Vec<&str> = several.iter().map(|case| case.id.as_str()).collect();
+            let ids = ids.join(", ");
+            Err(bad_input(format!("one case with a stress is shrunk; `{named}` names {ids}")))
+        }
+    }
 }
 
 fn in_words(verdict: &Verdict) -> String {

@@ -204,6 +204,7 @@ fn verdict(
     match &record.end {
         End::Cancelled => return Verdict::because(Kind::NotRun, "the run was ended before"),
         End::NotTried { why } => return Verdict::because(Kind::NotRun, why.clone()),
+        End::Unknown { why } => return Verdict::because(Kind::Infra, why.clone()),
         // A fault of the host is none of the kernel's; but a splat before it is. A guest that was not ready has
         // refused what it could not do, and why it was not is what a person wants to know.
         End::Fault { why } if undeclared.is_none() => {

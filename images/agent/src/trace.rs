@@ -2,7 +2,7 @@
 //! Trace events, through tracefs (Documentation/trace/events.rst).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use holdfast_protocol::MAX_TRACE_BYTES;
@@ -17,8 +17,9 @@ const BUFFER_KIB: &str = "2048";
 /// How many names a message lists.
 const NAMES: usize = 40;
 
-/// Begins to record these events, with the time that steps have.
-pub(crate) fn begin(events: &[String]) -> Result<(), String> {
+/// Begins to record these events, with the time that steps have. Nothing is recorded where there is none of a name:
+/// which, and what there is instead.
+pub(crate) fn begin(events: &[String]) -> Result<Option<String>, String> {
     if !Path::new(FOLDER).is_dir() {
         return Err("this kernel has no trace events (CONFIG_EVENT_TRACING)".to_owned());
     }
@@ -33,9 +34,12 @@ pub(crate) fn begin(events: &[String]) -> Result<(), String> {
     put("set_event", "")?;
     put("trace", "")?;
     for event in events {
-        enable(event).map_err(|why| format!("trace event `{event}`: {why}"))?;
+        if !enable(event).map_err(|error| format!("trace event `{event}`: {error}"))? {
+            return Ok(Some(format!("trace event `{event}`: {}", instead(event))));
+        }
     }
-    put("tracing_on", "1")
+    put("tracing_on", "1")?;
+    Ok(None)
 }
 
 /// What was recorded so far.
@@ -65,19 +69,17 @@ fn put(name: &str, value: &str) -> Result<(), String> {
     fs::write(&path, value).map_err(|error| format!("{value} to {}: {error}", path.display()))
 }
 
-fn enable(event: &str) -> Result<(), String> {
-    let mut file = OpenOptions::new()
-        .append(true)
-        .open(Path::new(FOLDER).join("set_event"))
-        .map_err(|error| error.to_string())?;
-    file.write_all(format!("{event}\n").as_bytes()).map_err(|error| match error.raw_os_error() {
-        Some(libc::EINVAL | libc::ENOENT) => unknown(event),
-        _ => error.to_string(),
-    })
+/// False where the kernel has no such event.
+fn enable(event: &str) -> io::Result<bool> {
+    let mut file = OpenOptions::new().append(true).open(Path::new(FOLDER).join("set_event"))?;
+    match file.write_all(format!("{event}\n").as_bytes()) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => Ok(false),
+        other => other.map(|()| true),
+    }
 }
 
-/// What there is instead.
-fn unknown(event: &str) -> String {
+/// What there is instead of an event.
+fn instead(event: &str) -> String {
     let subsystem = event.split(':').next().unwrap_or_default();
     let folder = Path::new(FOLDER).join("events");
     let own = names(&folder.join(subsystem));

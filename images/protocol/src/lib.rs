@@ -33,7 +33,7 @@ pub use order::{
 pub const PORT_NAME: &str = "holdfast.agent";
 
 /// Version of this protocol; the host refuses an agent that says another one.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// How much of a trace is told, in bytes.
 pub const MAX_TRACE_BYTES: usize = 1 << 20;

@@ -82,7 +82,12 @@ pub enum Order {
         /// How long to watch, in milliseconds of the guest's progress.
         for_ms: u64,
     },
-    /// Tell what the trace events of [`Setup::trace`] have recorded so far: [`Reply::Traced`].
+    /// Begin to record trace events: [`Reply::Tracing`], or [`Reply::Unknown`] where the kernel has none of a name.
+    Trace {
+        /// `SUBSYSTEM:EVENT` or `SUBSYSTEM:*`.
+        events: Vec<String>,
+    },
+    /// Tell what they have recorded so far: [`Reply::Traced`].
     Traced,
     /// Run a shell for a person on the machine's virtio console, until it ends; actors stay as they are:
     /// [`Reply::ShellEnded`].
@@ -127,6 +132,8 @@ pub enum Reply {
         /// does not tell.
         idle_ns: Option<u64>,
     },
+    /// To [`Order::Trace`].
+    Tracing,
     /// To [`Order::Traced`]: what tracefs shows in `trace`, times in seconds of CLOCK_MONOTONIC; its end, in whole
     /// lines, where it is more than [`MAX_TRACE_BYTES`](crate::MAX_TRACE_BYTES).
     Traced(String),
@@ -134,6 +141,11 @@ pub enum Reply {
     ShellEnded,
     /// To [`Order::Finish`].
     Finished(Oracles),
+    /// What a person has asked for is not there in this guest.
+    Unknown {
+        /// What, and what there is instead.
+        why: String,
+    },
     /// The order could not be carried out at all (an agent or guest fault, never a result).
     Refused {
         /// What went wrong.
@@ -200,9 +212,6 @@ pub struct Setup {
     /// is looked at from the boot on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub again: bool,
-    /// Trace events to record, as `SUBSYSTEM:EVENT` or `SUBSYSTEM:*`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub trace: Vec<String>,
     /// Whose device the actors open.
     #[serde(default, skip_serializing_if = "Provider::is_rxe")]
     pub provider: Provider,

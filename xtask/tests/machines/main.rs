@@ -2,7 +2,9 @@
 //! What only real machines can show: run by `cargo xtask test`, after the plan `ci`, so that the
 //! kernels are built. One at a time: they count processes and time what they start.
 
+mod inside;
 mod ktap;
+mod long;
 mod prebuilt;
 mod saved;
 
@@ -219,18 +221,6 @@ fn a_killed_shell_takes_its_machine_along() {
     child.kill().unwrap();
     child.wait().unwrap();
     gone_within(&tmp, Duration::from_secs(1));
-}
-
-#[test]
-#[ignore = "waits for the whole deadline of a boot: only with --full"]
-fn a_guest_that_never_says_hello_is_given_up_in_time() {
-    let folder = tempfile::tempdir().unwrap();
-    let (code, text) =
-        run(folder.path(), &["controls/anonymous", "--kernel", MAINLINE, "--append", "rdinit=/bin/sh"]);
-    assert_eq!(code, 125, "{text}");
-    for word in ["did not boot", "no hello within", "console.log", "evidence"] {
-        assert!(text.contains(word), "{text}");
-    }
 }
 
 #[test]

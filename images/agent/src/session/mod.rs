@@ -237,6 +237,10 @@ impl Session {
             Order::Repeat { body, times } => self.repeat(body, times),
             Order::Await { step, wait_ms } => self.wait_or_end(&step, wait_ms).map(Reply::Fact),
             Order::Still { step, for_ms } => self.wait(&step, for_ms).map(Reply::Fact),
+            Order::Trace { events } => trace::begin(&events).map(|unknown| match unknown {
+                Some(why) => Reply::Unknown { why },
+                None => Reply::Tracing,
+            }),
             Order::Traced => trace::read().map(Reply::Traced),
             Order::Shell => boot::shell::run_aside().map(|()| Reply::ShellEnded),
             Order::Finish { settle_ms } => self.finish(settle_ms).map(Reply::Finished),

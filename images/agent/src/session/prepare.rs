@@ -20,7 +20,6 @@ use crate::boot;
 use crate::ops::files::read_range;
 use crate::ops::{difference, pattern};
 use crate::sys::{self, Mapping};
-use crate::trace;
 use crate::wire::{Answer, Call, DeclaredFile, Part, handler_step};
 
 /// How long an actor may take to be ready; a debug kernel under emulation needs seconds.
@@ -47,7 +46,7 @@ impl Session {
     }
 
     fn try_prepare(&mut self, setup: Setup) -> Result<Vec<FileFact>, String> {
-        let Setup { case, files, actors, sysctl, again, trace, provider } = setup;
+        let Setup { case, files, actors, sysctl, again, provider } = setup;
         self.link = self.stage.rdma.iter().find(|link| link.provider == provider).cloned();
         self.forget_leaks();
         for (name, value) in &sysctl {
@@ -95,9 +94,6 @@ impl Session {
         }
         // What file systems say when they come back belongs to the case.
         let mark = if again { boot::MARK.to_owned() } else { mark };
-        if !trace.is_empty() {
-            trace::begin(&trace)?;
-        }
         self.before = Some(Before { oracles: before, mark });
         Ok(facts)
     }
