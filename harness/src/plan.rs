@@ -235,9 +235,19 @@ impl Plan {
 /// The id without the round of [`Plan::repeated`].
 #[must_use]
 pub fn scenario_id(id: &str) -> &str {
+    id_and_round(id).0
+}
+
+/// The round of an id, `2` of `a#2`; empty in the first.
+#[must_use]
+pub fn round(id: &str) -> &str {
+    id_and_round(id).1
+}
+
+fn id_and_round(id: &str) -> (&str, &str) {
     match id.rsplit_once('#') {
-        Some((id, round)) if round.bytes().all(|byte| byte.is_ascii_digit()) => id,
-        _ => id,
+        Some((id, round)) if round.bytes().all(|byte| byte.is_ascii_digit()) => (id, round),
+        _ => (id, ""),
     }
 }
 

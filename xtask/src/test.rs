@@ -45,7 +45,10 @@ pub(crate) fn main(test: &Test, home: &Home) -> Result<Exit> {
         ("lints", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
         ("unit tests", &["test", "--quiet", "--workspace"]),
     ];
-    for (name, arguments) in stages {
+    // It compiles all of Holdfast a second time, and a fuzzer.
+    let fuzz = ["check", "--quiet", "--locked", "--manifest-path", "harness/fuzz/Cargo.toml"];
+    let fuzz: Option<(&str, &[&str])> = test.full.then_some(("fuzz targets", &fuzz));
+    for (name, arguments) in stages.into_iter().chain(fuzz) {
         if !cargo(home, name, arguments, test)? {
             return Ok(Exit::NotAsExpected);
         }

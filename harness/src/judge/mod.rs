@@ -11,7 +11,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ use holdfast_protocol::{FileFact, Hello, Leaks, Oracles, Place, Provider};
 
 use crate::contract::{Contract, NO_STALE_READ, NO_STALE_WRITE, PINS_BALANCED};
 use crate::outcome::Kind;
-use crate::plan::{Plan, PlannedCase};
+use crate::plan::{Plan, PlannedCase, round};
 use crate::record::{End, Origin, Record};
 use crate::splat;
 
@@ -138,7 +138,7 @@ pub fn judge(case: &PlannedCase, contract: &Contract, record: &Record) -> CaseRe
 }
 
 /// Judges a whole run; a kernel whose controls did not pass has no green row, and none of a provider whose own
-/// controls did not.
+/// controls did not. In a plan of several rounds each has controls of its own.
 #[must_use]
 pub fn judge_all(plan: &Plan, records: &[Record]) -> Vec<CaseResult> {
     let mut results: Vec<CaseResult> = plan
@@ -147,17 +147,15 @@ pub fn judge_all(plan: &Plan, records: &[Record]) -> Vec<CaseResult> {
         .zip(records)
         .map(|(case, record)| judge(case, &plan.contracts[&case.contract], record))
         .collect();
-    let grounds = plan.kernels.iter().flat_map(|kernel| Provider::ALL.map(|provider| (kernel, provider)));
-    let groundless: Vec<(&str, Provider, String)> = grounds
-        .filter_map(|(kernel, provider)| {
-            Some((kernel.name.as_str(), provider, no_ground(plan, &results, &kernel.name, provider)?))
-        })
-        .collect();
+    let ground = |case: &PlannedCase| (case.kernel.clone(), round(&case.id).to_owned(), case.setup.provider);
+    let grounds: BTreeSet<_> = plan.cases.iter().map(ground).collect();
+    let judged = |(kernel, round, provider): &(String, String, Provider)| {
+        no_ground(plan, &results, (kernel, round), *provider)
+    };
+    let groundless: BTreeMap<_, String> =
+        grounds.into_iter().filter_map(|on| judged(&on).map(|why| (on, why))).collect();
     for (case, result) in plan.cases.iter().zip(&mut results) {
-        let why = groundless
-            .iter()
-            .find(|(kernel, provider, _)| *kernel == case.kernel && *provider == case.setup.provider);
-        if let Some((.., why)) = why
+        if let Some(why) = groundless.get(&ground(case))
             && result.green
             && result.verdict.kind != Kind::NotApplicable
         {
@@ -170,12 +168,18 @@ pub fn judge_all(plan: &Plan, records: &[Record]) -> Vec<CaseResult> {
     results
 }
 
-/// Why no case with that provider can be green on a kernel, if none can. The controls of the ordinary one are
+/// Why no case with that provider can be green on a kernel in a round, if none can. The controls of the ordinary one are
 /// about pins of the kernel, and carry every case.
-fn no_ground(plan: &Plan, results: &[CaseResult], kernel: &str, provider: Provider) -> Option<String> {
+fn no_ground(
+    plan: &Plan,
+    results: &[CaseResult],
+    (kernel, in_round): (&str, &str),
+    provider: Provider,
+) -> Option<String> {
     // One that was ruled out by plan has shown nothing.
     let of_kernel = plan.cases.iter().zip(results).filter(|(case, result)| {
-        case.control && case.kernel == kernel && result.verdict.kind != Kind::NotApplicable
+        let here = case.kernel == kernel && round(&case.id) == in_round;
+        case.control && here && result.verdict.kind != Kind::NotApplicable
     });
     let mut any = false;
     for (case, result) in of_kernel {

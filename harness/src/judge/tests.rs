@@ -567,6 +567,22 @@ fn a_bad_control_takes_every_green_row_of_its_kernel() {
 }
 
 #[test]
+fn a_bad_control_takes_the_rows_of_its_round() {
+    let plan = plan(&["unguarded"], "").repeated(2);
+    let mut records: Vec<Record> = plan.cases.iter().map(good).collect();
+    records[2].facts.get_mut("map").unwrap().outcome = Outcome::Errno(12);
+    let results = judge_all(&plan, &records);
+    let kinds: Vec<_> = results.iter().map(|result| (result.id.as_str(), result.verdict.kind)).collect();
+    let wanted = [
+        ("control", Kind::Pass),
+        ("case", Kind::Pass),
+        ("control#2", Kind::Fail),
+        ("case#2", Kind::Inconclusive),
+    ];
+    assert_eq!(kinds, wanted);
+}
+
+#[test]
 fn a_provider_whose_own_control_did_not_pass_has_no_green_row() {
     let mut plan =
         plan_of(&CASE.replace("actors:", "matrix: {provider: [rxe, siw]}\nactors:"), &["unguarded"], "");

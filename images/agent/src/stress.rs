@@ -2,7 +2,7 @@
 //! Stress: an actor does operations that it draws at random, for a while, and counts what they come to.
 //!
 //! The draws follow from a seed alone, so the same seed draws the same operations again; what they meet
-//! depends on the other actors. At the end all that was made is let go, so that nobody waits for it for ever.
+//! depends on the other actors. The first draws are all operations once, so that a slow guest has a turn for each. At the end all that was made is let go, so that nobody waits for it for ever.
 
 use std::collections::BTreeMap;
 use std::mem::discriminant;
@@ -17,16 +17,36 @@ use crate::wire::{Aid, Answer, Call, Choice, Span, Tally};
 /// With more kinds of outcome than this of one choice, values and texts are not told apart any more.
 const MOST_KINDS: usize = 64;
 
-/// splitmix64: every number follows from the one before, and every seed gives another sequence.
+/// Choices, drawn from a seed.
 #[derive(Debug)]
-struct Draws(u64);
+struct Draws {
+    state: u64,
+    /// How many choices there are.
+    among: usize,
+    /// Those that were not drawn yet, while some were not.
+    fresh: Vec<usize>,
+}
 
 impl Draws {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    fn new(seed: u64, among: usize) -> Self {
+        Self { state: seed, among, fresh: (0..among).collect() }
+    }
+
+    /// splitmix64: every number follows from the one before, and every seed gives another sequence.
+    fn number(&mut self, below: usize) -> usize {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        usize::try_from((mixed ^ (mixed >> 31)) % below.max(1) as u64).unwrap_or(0)
+    }
+
+    /// The next choice.
+    fn next(&mut self) -> usize {
+        if self.fresh.is_empty() {
+            return self.number(self.among);
+        }
+        let at = self.number(self.fresh.len());
+        self.fresh.swap_remove(at)
     }
 }
 
@@ -35,13 +55,12 @@ pub(crate) fn run(actor: &Actor, choices: &[Choice], seed: u64, for_ms: u64) -> 
     let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
     let mut lives = Lives::default();
     let mut done = Done::default();
-    let mut draws = Draws(seed);
+    let mut draws = Draws::new(seed, choices.len());
     let until_ms = now_ms().saturating_add(for_ms);
     let mut draw = 0;
     while now_ms() < until_ms && !choices.is_empty() {
         draw += 1;
-        let at = draws.next() % choices.len() as u64;
-        let choice = &choices[usize::try_from(at).unwrap_or(0)];
+        let choice = &choices[draws.next()];
         if !fits(actor, choice) || !done.allows(choice) {
             continue;
         }
@@ -174,12 +193,16 @@ mod tests {
     #[test]
     fn a_seed_draws_the_same_again_and_another_does_not() {
         let drawn = |seed| {
-            let mut draws = Draws(seed);
-            (0..64).map(|_| draws.next() % 5).collect::<Vec<_>>()
+            let mut draws = Draws::new(seed, 5);
+            (0..64).map(|_| draws.next()).collect::<Vec<_>>()
         };
         assert_eq!(drawn(7), drawn(7));
         assert_ne!(drawn(7), drawn(8));
-        assert!((0..5).all(|choice| drawn(7).contains(&choice)), "every choice is drawn");
+        for seed in 0..20 {
+            let all = drawn(seed);
+            assert!((0..5).all(|choice| all[..5].contains(&choice)), "first every choice: {all:?}");
+            assert!(all[5..].windows(2).any(|two| two[0] == two[1]), "then whatever comes: {all:?}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
 
-use self::modules::{Folder, Module};
+use self::modules::{Folder, Module, folder_of};
 use self::needs::{Checked, Needs};
 use super::spec::{self, Given, Made, Prebuilt};
 use super::store::{self, Built, Manifest, ModuleNote};
@@ -259,7 +259,7 @@ fn image_in(boot: &Path) -> Option<PathBuf> {
 fn usual_config(vmlinuz: &Path, release: &str, modules: Option<&Path>) -> Result<PathBuf, String> {
     let name = format!("config-{release}");
     let beside = vmlinuz.parent().map(|folder| folder.join(&name));
-    let with_modules = modules.map(|folder| folder.join("config"));
+    let with_modules = modules.map(|folder| folder_of(folder, release).join("config"));
     let built = vmlinuz.ancestors().nth(4).filter(|_| vmlinuz.ends_with("arch/x86/boot/bzImage"));
     let tried: Vec<PathBuf> =
         [beside, with_modules, built.map(|top| top.join(".config"))].into_iter().flatten().collect();
@@ -303,6 +303,10 @@ mod tests {
             let path = at(path);
             assert_eq!(usual_config(&image, "6.12.1", Some(&modules)).unwrap(), path);
         }
+        let top = dir.path().join("top");
+        let with_modules = at("top/lib/modules/6.12.1/config");
+        let elsewhere = dir.path().join("x/bzImage");
+        assert_eq!(usual_config(&elsewhere, "6.12.1", Some(&top)).unwrap(), with_modules);
     }
 
     #[test]

@@ -28,6 +28,12 @@ pub(super) struct Module {
     pub(super) bytes: Vec<u8>,
 }
 
+/// The folder of a release's modules: `given` is it, or `lib/modules`, or what that lies in.
+pub(super) fn folder_of(given: &Path, release: &str) -> PathBuf {
+    let below = ["lib/modules", "usr/lib/modules", ""].map(|part| given.join(part).join(release));
+    below.into_iter().find(|path| path.is_dir()).unwrap_or_else(|| given.to_owned())
+}
+
 /// A folder of modules.
 pub(super) struct Folder {
     path: PathBuf,
@@ -37,13 +43,12 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// The modules of a release: `given` is their folder, `lib/modules`, or what that lies in.
+    /// The modules of a release.
     ///
     /// # Errors
     /// Bad input when there are none.
     pub(super) fn open(given: &Path, release: &str) -> Result<Self> {
-        let below = ["lib/modules", "usr/lib/modules", ""].map(|part| given.join(part).join(release));
-        let path = below.into_iter().find(|path| path.is_dir()).unwrap_or_else(|| given.to_owned());
+        let path = folder_of(given, release);
         let mut files = BTreeMap::new();
         for part in ["extra", "kernel", "updates"] {
             collect(&path.join(part), &mut files)?;
