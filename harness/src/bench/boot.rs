@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use holdfast_protocol::{Provider, Reply};
@@ -86,12 +86,13 @@ pub fn boots(
     })
 }
 
-/// From starting QEMU to the agent's hello.
+/// From making the NVDIMMs and starting QEMU to the agent's hello.
 pub(super) async fn hello(home: &Home, machine: &Machine, interrupt: &Interrupt) -> Result<u64> {
     let folder = Scratch::new(&home.cache, "bench")?;
+    let begun = Instant::now();
     let mut vm = Vm::boot(machine, folder.path(), interrupt.wish())?;
     let said = vm.hello(DEADLINE).await;
-    let after = millis(vm.age());
+    let after = millis(begun.elapsed());
     vm.stop().await;
     let console = || fs::read_to_string(folder.path().join(crate::machine::CONSOLE)).unwrap_or_default();
     match said {

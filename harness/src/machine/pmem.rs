@@ -1,23 +1,59 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Backing files of NVDIMMs (and of a saved machine's memory): mostly holes, copied and compared by
-//! what is in them.
+//! Backing files of NVDIMMs (and of a saved machine's memory): made with their file systems, mostly holes, copied and
+//! compared by what is in them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use holdfast_protocol::{Device, FSDAX_DATA_AT, mkfs};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, copy_file_range, fallocate};
 use nix::unistd::{Whence, lseek};
 use sha2::{Digest, Sha256};
+
+use super::pmem_file;
+use crate::image::find_tool;
 
 /// What is found empty is given back in pieces of this size: a page of the guest.
 const PIECE: usize = 4096;
 const EMPTY: [u8; PIECE] = [0; PIECE];
 /// How much is read at once.
 const CHUNK: usize = 256 * PIECE;
+
+/// What a file system is made in before it is put where the guest's kernel looks for it: no mkfs but that of ext4
+/// takes an offset.
+const MAKING: &str = "making.img";
+
+/// Makes the file of an NVDIMM unless it is there, with its file system in it: a hundredth of a second here, half
+/// a second each under emulation. A guest that finds none where its namespace begins makes one itself.
+pub(super) fn make(folder: &Path, device: &Device) -> Result<()> {
+    let path = folder.join(pmem_file(device.place));
+    if path.exists() {
+        return Ok(());
+    }
+    create(&path, device.size_mib)?;
+    let Some((tool, arguments)) = mkfs(device.place) else { return Ok(()) };
+    let program = find_tool(tool).with_context(|| format!("{tool} is not on this machine"))?;
+    let made = folder.join(MAKING);
+    create(&made, device.size_mib - (FSDAX_DATA_AT >> 20))?;
+    let output = Command::new(&program)
+        .args(arguments)
+        .arg(MAKING)
+        .current_dir(folder)
+        // What it does by itself, as in the guest, which has no configuration of it.
+        .env("MKE2FS_CONFIG", "none")
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{tool}: {}: {}", output.status, said.trim());
+    put(&made, &path, FSDAX_DATA_AT)?;
+    fs::remove_file(&made).with_context(|| format!("cannot remove {}", made.display()))
+}
 
 /// Makes a file of this size unless it is there; what nobody wrote takes no room.
 pub(super) fn create(path: &Path, size_mib: u64) -> Result<()> {
@@ -35,15 +71,29 @@ pub(crate) fn copy(from: &Path, at: u64, to: &Path) -> Result<()> {
         let target = OpenOptions::new().create(true).truncate(true).write(true).open(to)?;
         target.set_len(len.saturating_sub(at))?;
         for (begin, end) in Data::of(&source, at, len) {
-            copy_range(&source, &target, begin, end, at)?;
+            copy_range(&source, &target, (begin, end), begin - at)?;
         }
         Ok(())
     };
     whole().with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
 }
 
-fn copy_range(source: &File, target: &File, begin: u64, end: u64, shift: u64) -> std::io::Result<()> {
-    let (mut from, mut to) = (begin.cast_signed(), (begin - shift).cast_signed());
+/// Puts what a file holds into another one, from offset `at` on.
+fn put(from: &Path, to: &Path, at: u64) -> Result<()> {
+    let whole = || -> std::io::Result<()> {
+        let source = File::open(from)?;
+        let len = source.metadata()?.len();
+        let target = OpenOptions::new().write(true).open(to)?;
+        for (begin, end) in Data::of(&source, 0, len) {
+            copy_range(&source, &target, (begin, end), begin + at)?;
+        }
+        Ok(())
+    };
+    whole().with_context(|| format!("cannot put {} into {}", from.display(), to.display()))
+}
+
+fn copy_range(source: &File, target: &File, (begin, end): (u64, u64), to: u64) -> std::io::Result<()> {
+    let (mut from, mut to) = (begin.cast_signed(), to.cast_signed());
     while from.cast_unsigned() < end {
         let left = usize::try_from(end - from.cast_unsigned()).unwrap_or(usize::MAX);
         match copy_file_range(source, Some(&mut from), target, Some(&mut to), left) {
@@ -52,7 +102,7 @@ fn copy_range(source: &File, target: &File, begin: u64, end: u64, shift: u64) ->
             Err(Errno::EINTR) => {}
             // From one file system to another that cannot.
             Err(Errno::EXDEV | Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
-                return copy_by_hand(source, target, from.cast_unsigned(), end, shift);
+                return copy_by_hand(source, target, (from.cast_unsigned(), end), to.cast_unsigned());
             }
             Err(errno) => return Err(errno.into()),
         }
@@ -60,9 +110,14 @@ fn copy_range(source: &File, target: &File, begin: u64, end: u64, shift: u64) ->
     Ok(())
 }
 
-fn copy_by_hand(mut source: &File, mut target: &File, begin: u64, end: u64, shift: u64) -> std::io::Result<()> {
+fn copy_by_hand(
+    mut source: &File,
+    mut target: &File,
+    (begin, end): (u64, u64),
+    to: u64,
+) -> std::io::Result<()> {
     source.seek(SeekFrom::Start(begin))?;
-    target.seek(SeekFrom::Start(begin - shift))?;
+    target.seek(SeekFrom::Start(to))?;
     let copied = std::io::copy(&mut source.take(end - begin), &mut target)?;
     if copied == end - begin { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
 }
@@ -175,6 +230,8 @@ pub(super) fn disk_bytes(path: &Path) -> u64 {
 mod tests {
     use std::io::Write as _;
 
+    use holdfast_protocol::Place;
+
     use super::*;
 
     /// A file of 1 MiB with data at some places, zeros at one.
@@ -201,12 +258,43 @@ mod tests {
         copy_by_hand(
             &File::open(&a).unwrap(),
             &OpenOptions::new().write(true).open(&b).unwrap(),
-            0,
-            1 << 20,
+            (0, 1 << 20),
             0,
         )
         .unwrap();
         assert_eq!(fs::read(&a).unwrap(), fs::read(&b).unwrap());
+    }
+
+    #[test]
+    fn a_file_system_is_made_where_the_namespace_begins_and_as_large() {
+        let folder = tempfile::tempdir().unwrap();
+        for device in crate::machine::default_pmem() {
+            make(folder.path(), &device).unwrap();
+            let bytes = fs::read(folder.path().join(pmem_file(device.place))).unwrap();
+            assert_eq!(bytes.len() as u64, device.size_mib << 20);
+            let at = |offset: usize, len: usize| &bytes[FSDAX_DATA_AT as usize + offset..][..len];
+            let blocks = bytes.len() / 4096 - (FSDAX_DATA_AT / 4096) as usize;
+            match device.place {
+                // s_magic and s_blocks_count_lo of struct ext4_super_block.
+                Place::Ext4 => {
+                    assert_eq!(at(1024 + 0x38, 2), [0x53, 0xef]);
+                    assert_eq!(at(1024 + 4, 4), (blocks as u32).to_le_bytes());
+                }
+                // sb_magicnum, sb_dblocks and sb_sectsize of struct xfs_dsb.
+                Place::Xfs => {
+                    assert_eq!(at(0, 4), b"XFSB");
+                    assert_eq!(at(8, 8), (blocks as u64).to_be_bytes());
+                    assert_eq!(at(102, 2), 4096u16.to_be_bytes());
+                }
+                Place::Devdax => assert!(bytes.iter().all(|byte| *byte == 0)),
+            }
+        }
+        assert!(!folder.path().join(MAKING).exists());
+        // What is there stays, as after a power cut.
+        let path = folder.path().join(pmem_file(Place::Xfs));
+        fs::write(&path, "x").unwrap();
+        make(folder.path(), &Device { place: Place::Xfs, size_mib: 320 }).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"x");
     }
 
     #[test]

@@ -168,7 +168,7 @@ impl Vm {
         cancel: Cancel,
     ) -> Result<Self> {
         for device in &machine.pmem {
-            pmem::create(&folder.join(pmem_file(device.place)), device.size_mib)?;
+            pmem::make(folder, device)?;
         }
         let agent_listener = listen(folder, AGENT_SOCKET)?;
         let qmp_listener = listen(folder, QMP_SOCKET)?;

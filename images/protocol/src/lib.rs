@@ -10,6 +10,7 @@
 
 mod damage;
 mod fact;
+mod filesystem;
 mod frame;
 pub mod op;
 mod order;
@@ -20,6 +21,7 @@ pub use fact::{
     Oracles, Outcome, PinCounts, PmemFact, ProgramEnd, Ran, RdmaFact, SIGNAL_CODES, Signalled, StuckTask,
     UmountFact, UnloadedModule,
 };
+pub use filesystem::{FSDAX_ALIGN, FSDAX_DATA_AT, mkfs};
 pub use frame::{FrameError, MAX_FRAME_BYTES, read_frame, write_frame};
 pub use op::{
     Access, CutHow, Device, FallocateMode, Handle, MapFlag, Op, OpenFlag, Place, Violation, pattern_byte,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The two file systems: made, mounted with DAX, and damaged for the oracle's own test. The host checks
+//! The two file systems: made where the host has not, mounted with DAX, and damaged for the oracle's own test. The host checks
 //! them, on the NVDIMMs' images.
 
 use std::fs::{self, File, OpenOptions};
@@ -8,37 +8,17 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use holdfast_protocol::Place;
+use holdfast_protocol::{Place, mkfs};
 use nix::mount::{MsFlags, mount as mount_call};
 
 use super::{place_name, timed};
 
-/// Small inode tables and a small journal, everything initialised here: no background thread
-/// writes later, while a scenario runs.
-const MKFS_EXT4: [&str; 13] = [
-    "/sbin/mkfs.ext4",
-    "-F",
-    "-q",
-    "-b",
-    "4096",
-    "-N",
-    "1024",
-    "-m",
-    "0",
-    "-J",
-    "size=4",
-    "-E",
-    "nodiscard,lazy_itable_init=0,lazy_journal_init=0",
-];
+/// Where images put it.
+const SBIN: &str = "/sbin";
 
-/// No discard, few allocation groups, and a small log: mkfs zeroes all of it, and the least that
-/// mkfs calls supported is 64 MiB, which costs an emulated machine 0.2 s and the host as much memory.
-const MKFS_XFS: [&str; 9] =
-    ["/sbin/mkfs.xfs", "--unsupported", "-f", "-q", "-K", "-d", "agcount=2", "-l", "size=16m"];
-
-/// Makes the file system unless one was found, mounts it with `dax=always`.
-pub(crate) fn mount(place: Place, node: &Path, found: bool) -> Result<PathBuf, String> {
-    if !found {
+/// Makes the file system unless there is one, mounts it with `dax=always`.
+pub(crate) fn mount(place: Place, node: &Path, is_there: bool) -> Result<PathBuf, String> {
+    if !is_there {
         timed(&format!("mkfs of {place:?}"), || make(place, node))?;
     }
     let folder = PathBuf::from(format!("/mnt/{}", place_name(place)));
@@ -84,21 +64,17 @@ pub(crate) fn holds(place: Place, node: &Path) -> bool {
 }
 
 fn make(place: Place, node: &Path) -> Result<(), String> {
-    let words: &[&str] = match place {
-        Place::Ext4 => &MKFS_EXT4,
-        Place::Xfs => &MKFS_XFS,
-        Place::Devdax => return Ok(()),
-    };
-    let output = Command::new(words[0])
-        .args(&words[1..])
+    let Some((program, arguments)) = mkfs(place) else { return Ok(()) };
+    let output = Command::new(Path::new(SBIN).join(program))
+        .args(arguments)
         .arg(node)
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| format!("{}: {error}", words[0]))?;
+        .map_err(|error| format!("{program}: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
-    Err(format!("{}: {}: {}", words[0], output.status, String::from_utf8_lossy(&output.stderr).trim()))
+    Err(format!("{program}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()))
 }
 
 /// Changes one byte of an unmounted file system's metadata that its checker looks at: of the first

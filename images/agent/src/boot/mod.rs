@@ -169,11 +169,12 @@ fn prepare(dimm: &pmem::Dimm) -> PmemFact {
     let result = dimm.prepare().and_then(|prepared| {
         fact.device = prepared.node.display().to_string();
         fact.data_at = prepared.data_at;
-        fact.found = prepared.was_there && filesystems::holds(dimm.place, &prepared.node);
+        let is_there = filesystems::holds(dimm.place, &prepared.node);
+        fact.found = prepared.was_there && is_there;
         if dimm.place == Place::Devdax {
             return Ok(());
         }
-        let folder = filesystems::mount(dimm.place, &prepared.node, fact.found)?;
+        let folder = filesystems::mount(dimm.place, &prepared.node, is_there)?;
         fact.mount = folder.display().to_string();
         Ok(())
     });

@@ -9,18 +9,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use holdfast_protocol::Place;
+use holdfast_protocol::{FSDAX_ALIGN, Place};
 
 use super::PLACES;
 
 const DEVICES: &str = "/sys/bus/nd/devices";
 const DRIVERS: &str = "/sys/bus/nd/drivers";
 
-/// 2 MiB: lets the file systems use PMD mappings.
-const FSDAX_ALIGN: &str = "2097152";
-
 /// 4 KiB: lets a scenario map any number of pages of the device.
-const DEVDAX_ALIGN: &str = "4096";
+const DEVDAX_ALIGN: u64 = 4096;
 
 /// One NVDIMM and what it is to become.
 #[derive(Clone, Debug)]
@@ -48,7 +45,7 @@ struct Mode {
     seed: &'static str,
     /// Driver that the seed device is bound to.
     driver: &'static str,
-    align: &'static str,
+    align: u64,
 }
 
 impl Mode {
@@ -97,7 +94,7 @@ impl Dimm {
         let device = Path::new(DEVICES).join(&seed);
         write(&device.join("uuid"), &read(Path::new("/proc/sys/kernel/random/uuid"))?)?;
         write(&device.join("mode"), "ram")?;
-        write(&device.join("align"), mode.align)?;
+        write(&device.join("align"), &mode.align.to_string())?;
         write(&device.join("namespace"), &namespace)?;
         write(&Path::new(DRIVERS).join(mode.driver).join("bind"), &seed)?;
         self.prepared(&seed, false)
