@@ -143,6 +143,9 @@ pub struct PlanFile {
     pub kernels: Vec<String>,
     /// Globs over case ids.
     pub cases: Vec<String>,
+    /// What is not played on one of the kernels, by its name: globs over case ids.
+    #[serde(default)]
+    pub leave_out: BTreeMap<String, Vec<String>>,
 }
 
 impl PlanFile {
@@ -161,7 +164,13 @@ impl PlanFile {
                 .collect();
             return Err(bad_input(unknown_word("plan", name, names.iter().map(String::as_str))));
         }
-        Document::read(&path)?.load()
+        let document = Document::read(&path)?;
+        let file: Self = document.load()?;
+        if let Some(name) = file.leave_out.keys().find(|name| !file.kernels.contains(name)) {
+            let message = unknown_word("kernel of this plan", name, file.kernels.iter().map(String::as_str));
+            return Err(document.fault(&path!["leave_out", name.as_str()], None, &message));
+        }
+        Ok(file)
     }
 }
 
@@ -203,6 +212,24 @@ impl Plan {
             )));
         }
         Ok(Self { format: 1, kernels: kernels.to_vec(), contracts: judged_by, cases })
+    }
+
+    /// Leaves out what a plan file does, but for controls.
+    ///
+    /// # Errors
+    /// Bad input for a selector that matches nothing.
+    pub fn without(
+        mut self,
+        leave_out: &BTreeMap<String, Vec<String>>,
+        scenarios: &[Scenario],
+        contracts: &Contracts,
+    ) -> Result<Self> {
+        for (kernel, selectors) in leave_out.iter().filter(|(_, selectors)| !selectors.is_empty()) {
+            let out = select(scenarios, contracts, selectors)?;
+            let is_out = |case: &PlannedCase| out.iter().any(|scenario| scenario.id == case.id);
+            self.cases.retain(|case| case.control || case.kernel != *kernel || !is_out(case));
+        }
+        Ok(self)
     }
 
     /// Has every case record these trace events.
@@ -521,6 +548,45 @@ mod tests {
         check("CONFIG_LKDTM", "needs CONFIG_LKDTM", &crashes);
         let program = ["program/gup-longterm", "program/gup-longterm-on-dax"];
         check("program gup_longterm", "it runs gup_longterm, which is compiled", &program);
+    }
+
+    #[test]
+    fn a_plan_file_leaves_out_on_one_kernel_what_it_plays_on_another() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+        let contracts = Contracts::load([folder.clone()].into_iter()).unwrap();
+        let scenarios = load_all(&folder, &contracts).unwrap();
+        let kernels = ["mainline-6.12", "unguarded-6.12"].map(|name| PlannedKernel {
+            name: name.into(),
+            contract: name.trim_end_matches("-6.12").into(),
+            features: Vec::new(),
+            programs: ["busybox", "gup_longterm", "ibv_rc_pingpong", "sh"].map(str::to_owned).into(),
+            lacks: BTreeSet::new(),
+        });
+        let played = |leave_out: &BTreeMap<String, Vec<String>>| -> BTreeSet<(String, String)> {
+            let plan = Plan::make(&scenarios, &contracts, &kernels, &[]).unwrap();
+            let plan = plan.without(leave_out, &scenarios, &contracts).unwrap();
+            plan.cases.into_iter().map(|case| (case.kernel, stem(&case.id).to_owned())).collect()
+        };
+        let (all, ci) = (played(&BTreeMap::new()), PlanFile::load(&folder, "ci").unwrap());
+        let less = played(&ci.leave_out);
+        let out: BTreeSet<_> = all.difference(&less).collect();
+        let is_out = |kernel: &str, id: &str| out.contains(&(kernel.to_owned(), id.to_owned()));
+        assert!(is_out("unguarded-6.12", "lease/fork-shares") && !is_out("mainline-6.12", "lease/fork-shares"));
+        assert!(!out.iter().any(|(_, id)| id.starts_with("controls/")));
+        // A control stays, whatever is left out.
+        let everything = played(&[("mainline-6.12".to_owned(), vec!["**".to_owned()])].into());
+        let left = everything.iter().filter(|(kernel, _)| kernel == "mainline-6.12").map(|(_, id)| id.as_str());
+        assert_eq!(left.collect::<Vec<_>>(), ["controls/anonymous", "controls/devdax"]);
+    }
+
+    #[test]
+    fn a_plan_of_a_kernel_that_is_none_of_its_own_has_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join(PLANS)).unwrap();
+        let text = "about: a\nkernels: [one-6.12]\ncases: ['**']\nleave_out: {ons-6.12: [a]}\n";
+        std::fs::write(folder.path().join(PLANS).join("p.yaml"), text).unwrap();
+        let error = PlanFile::load(folder.path(), "p").unwrap_err().to_string();
+        assert!(error.contains("p.yaml:4:") && error.contains("did you mean `one-6.12`?"), "{error}");
     }
 
     #[test]

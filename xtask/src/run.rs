@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `run`: kernels, machines, cases, verdicts.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -241,6 +242,7 @@ struct Asked {
     kernels: Vec<PlannedKernel>,
     requests: Requests,
     selectors: Vec<String>,
+    leave_out: BTreeMap<String, Vec<String>>,
 }
 
 impl Asked {
@@ -251,16 +253,18 @@ impl Asked {
         let plan_file = PlanFile::load(&home.scenarios(), run.plan.as_deref().unwrap_or("default"))?;
         let (mut kernels, requests) = kernels.resolve(home, &contracts, &plan_file.kernels)?;
         run.how.bring(&mut kernels)?;
-        let selectors = match (run.all, run.cases.is_empty()) {
-            (true, _) => Vec::new(),
-            (false, true) => plan_file.cases,
-            (false, false) => run.cases.clone(),
+        let (selectors, leave_out) = match (run.all, run.cases.is_empty()) {
+            (true, _) => Default::default(),
+            (false, true) => (plan_file.cases, plan_file.leave_out),
+            (false, false) => (run.cases.clone(), BTreeMap::new()),
         };
-        Ok(Self { contracts, scenarios, kernels, requests, selectors })
+        Ok(Self { contracts, scenarios, kernels, requests, selectors, leave_out })
     }
 
     fn plan(&self, run: &Run) -> Result<(Plan, Requests)> {
-        let plan = Plan::make(&self.scenarios, &self.contracts, &self.kernels, &self.selectors)?;
+        let Self { scenarios, contracts, kernels, .. } = self;
+        let plan = Plan::make(scenarios, contracts, kernels, &self.selectors)?;
+        let plan = plan.without(&self.leave_out, scenarios, contracts)?;
         Ok((plan.repeated(run.repeat).traced(&run.trace), self.requests.clone()))
     }
 }

@@ -14,13 +14,13 @@ use holdfast::progress::{Progress, print};
 use crate::run::{How, Run};
 use crate::selftest::tell;
 
-/// Format, lints, unit tests, then the plan `ci` on real machines
+/// Format, lints, unit tests, then the plan `ci` (of `--full`: `nightly`) on real machines
 #[derive(Args, Debug)]
 pub(crate) struct Test {
     /// Install missing Debian packages first (needs root)
     #[arg(long)]
     install: bool,
-    /// Also what takes too long for every change
+    /// Also what takes too long for every change: the plan `nightly`, tests that build kernels
     #[arg(long)]
     full: bool,
     #[command(flatten)]
@@ -53,8 +53,9 @@ pub(crate) fn main(test: &Test, home: &Home) -> Result<Exit> {
             return Ok(Exit::NotAsExpected);
         }
     }
-    heading("plan ci on real machines");
-    let run = Run::of_plan("ci", How { keep: false, ..test.how.clone() });
+    let plan = if test.full { "nightly" } else { "ci" };
+    heading(&format!("plan {plan} on real machines"));
+    let run = Run::of_plan(plan, How { keep: false, ..test.how.clone() });
     let (exit, folder) = crate::run::play(&run, home)?;
     if exit != Exit::AsExpected {
         return Ok(exit);
