@@ -421,7 +421,7 @@ async fn play(
     let hold: Option<&dyn Fn(&Record) -> bool> = if held_at_all { Some(&hold) } else { None };
     let onlooker = case::Onlooker { say, hold };
     let record = case::play(case, &ground, seed, folder, interrupt.wish(), onlooker).await;
-    if !case.trace.is_empty() {
+    if !case.trace.is_empty() && !matches!(record.end, End::Unknown { .. }) {
         match timeline::write(case, &record, folder) {
             Ok(path) => progress.say(format!("{name}: {}", path.display())),
             Err(error) => progress.say(format!("{name}: {error:#}")),

@@ -9,9 +9,12 @@ use holdfast_protocol::{
 };
 
 mod broken;
+mod controls;
+mod damage;
 mod lives;
 mod programs;
 mod signals;
+mod times;
 
 use super::*;
 use crate::contract::Contracts;
@@ -307,70 +310,6 @@ fn each_thing_that_goes_wrong_has_its_own_verdict() {
     }
 }
 
-/// The verdict when the last step took so long, stood still for so long by the guest's word, and its QEMU
-/// could not use so much of it.
-fn timed(bound: fn(&mut PlannedStep), took_ms: u64, stalled_ms: u64, lost_ms: u64) -> Kind {
-    let plan = plan(&["unguarded"], "");
-    let mut case = plan.cases[1].clone();
-    case.steps.iter_mut().filter(|step| step.id == "done").for_each(bound);
-    let mut record = good(&case);
-    let fact = record.facts.get_mut("done").unwrap();
-    (fact.took_ms, fact.stalled_ms) = (took_ms, stalled_ms);
-    record.lost_ms.insert("done".into(), lost_ms);
-    judge(&case, &plan.contracts["unguarded"], &record).verdict.kind
-}
-
-#[test]
-fn a_call_is_late_unless_guest_and_host_agree_that_it_could_not_run() {
-    let late = |took_ms, stalled_ms, lost_ms| timed(|_| {}, took_ms, stalled_ms, lost_ms);
-    // The bound is 5 s.
-    assert_eq!(late(4000, 0, 0), Kind::Pass);
-    assert_eq!(late(9000, 0, 0), Kind::Fail);
-    assert_eq!(late(9000, 8000, 7900), Kind::Pass);
-    assert_eq!(late(9000, 3000, 9000), Kind::Fail);
-    // A kernel that is busy without a break looks to its guest like a host that is.
-    assert_eq!(late(9000, 8000, 50), Kind::Inconclusive);
-}
-
-#[test]
-fn a_call_waited_long_enough_unless_the_guest_stood_still() {
-    let bound = |step: &mut PlannedStep| (step.not_before_ms, step.not_after_ms) = (Some(5000), None);
-    let early = |took_ms, stalled_ms, lost_ms| timed(bound, took_ms, stalled_ms, lost_ms);
-    assert_eq!(early(6000, 0, 0), Kind::Pass);
-    assert_eq!(early(4000, 0, 0), Kind::Fail);
-    // Ticks that come late come all at once.
-    assert_eq!(early(4800, 0, 199), Kind::Fail);
-    assert_eq!(early(4800, 0, 200), Kind::Inconclusive);
-    assert_eq!(early(6000, 4000, 4000), Kind::Inconclusive);
-    assert_eq!(early(6000, 4000, 10), Kind::Pass);
-    assert_eq!(early(9000, 4000, 4000), Kind::Pass);
-}
-
-#[test]
-fn a_bound_from_below_is_what_a_kernel_that_counts_in_seconds_can_keep() {
-    let plan = plan(&["unguarded"], "");
-    let judged = |pace: f64, took_ms: u64| {
-        let mut case = plan.cases[1].clone();
-        let done = case.steps.iter_mut().find(|step| step.id == "done").unwrap();
-        done.not_before_ms = Some(1000);
-        let mut record = good(&case);
-        record.pace = pace;
-        record.facts.values_mut().for_each(|fact| fact.took_ms = took_ms);
-        let steps = judge(&case, &plan.contracts["unguarded"], &record).steps;
-        steps.into_iter().find(|step| step.id == "done").unwrap()
-    };
-    for (pace, took_ms, status) in [
-        (1.0, 999, StepStatus::NotAsExpected),
-        (1.9, 1000, StepStatus::AsExpected),
-        (5.7, 4999, StepStatus::NotAsExpected),
-        (5.7, 5000, StepStatus::AsExpected),
-    ] {
-        let done = judged(pace, took_ms);
-        assert_eq!(done.status, status, "{pace} {took_ms}: {}", done.expected);
-    }
-    assert!(judged(5.7, 1).expected.contains("not before 5000 ms, not before free, within 28500 ms"));
-}
-
 #[test]
 fn what_is_undecided_hides_nothing_that_is_wrong() {
     let result = after("unguarded", |record| {
@@ -379,95 +318,6 @@ fn what_is_undecided_hides_nothing_that_is_wrong() {
         record.facts.get_mut("mr").unwrap().outcome = Outcome::Errno(95);
     });
     assert_eq!((result.verdict.kind, result.verdict.step.as_deref()), (Kind::Fail, Some("mr")));
-}
-
-#[test]
-fn what_a_device_reaches_of_blocks_given_away_is_judged() {
-    let differs = || Outcome::Differs { at: 9, want: 1, got: 2 };
-    let refused = || Some(Outcome::Completion("REM_ACCESS_ERR".into()));
-    let flushed = || Some(Outcome::Completion("WR_FLUSH_ERR".into()));
-    let victim = |read, write, bytes| {
-        let file = "/mnt/ext4/v".to_owned();
-        Some(Victim { file, offset: 0, region_offset: 0, read, write, bytes })
-    };
-    let ok = || Outcome::Returned(0);
-    let table: [(&str, Option<Victim>, Kind, Option<&str>); 9] = [
-        ("nothing is reached", victim(refused(), None, ok()), Kind::Pass, None),
-        ("only writing is allowed, and refused", victim(None, refused(), ok()), Kind::Pass, None),
-        ("a flushed write shows nothing", victim(refused(), flushed(), ok()), Kind::Inconclusive, None),
-        ("nothing is transferred", victim(None, None, ok()), Kind::Inconclusive, None),
-        ("other bytes are read", victim(Some(differs()), refused(), ok()), Kind::Pass, None),
-        (
-            "the victim is written",
-            victim(refused(), Some(ok()), differs()),
-            Kind::Fail,
-            Some("oracle/no-stale-write"),
-        ),
-        ("the victim is read", victim(Some(ok()), refused(), ok()), Kind::Fail, Some("oracle/no-stale-read")),
-        (
-            "only writing is allowed",
-            victim(None, Some(ok()), differs()),
-            Kind::Fail,
-            Some("oracle/no-stale-write"),
-        ),
-        ("nobody could look", None, Kind::Inconclusive, None),
-    ];
-    for (what, victim, kind, step) in table {
-        let result = after("unguarded", |record| {
-            let trouble = if victim.is_some() { "" } else { "no new file" }.to_owned();
-            let (after, region, victim) = ("cut".to_owned(), "mr".to_owned(), victim.clone());
-            oracles(record).damage =
-                vec![DamageFact { after, region, lost_kib: 4, taken_kib: 4, victim, trouble }];
-        });
-        assert_eq!((result.verdict.kind, result.verdict.step.as_deref()), (kind, step), "{what}");
-    }
-}
-
-#[test]
-fn over_iwarp_a_refusal_is_the_end_of_the_connection() {
-    let transfer = |provider: &str, status: &str| {
-        let case = CASE.replace("actors:", &format!("provider: {provider}\nactors:"));
-        let plan = plan_of(&case, &["unguarded"], "");
-        let mut record = good(&plan.cases[1]);
-        let victim = Victim {
-            file: "/mnt/ext4/v".into(),
-            offset: 0,
-            region_offset: 0,
-            read: Some(Outcome::Completion(status.into())),
-            write: None,
-            bytes: Outcome::Returned(0),
-        };
-        let (after, region, victim) = ("cut".to_owned(), "mr".to_owned(), Some(victim));
-        let trouble = String::new();
-        oracles(&mut record).damage =
-            vec![DamageFact { after, region, lost_kib: 4, taken_kib: 4, victim, trouble }];
-        judge(&plan.cases[1], &plan.contracts["unguarded"], &record).verdict.kind
-    };
-    assert_eq!(transfer("siw", "WR_FLUSH_ERR"), Kind::Pass);
-    assert_eq!(transfer("siw", "TIMEOUT"), Kind::Inconclusive);
-    assert_eq!(transfer("rxe", "REM_ACCESS_ERR"), Kind::Pass);
-    assert_eq!(transfer("rxe", "WR_FLUSH_ERR"), Kind::Inconclusive);
-}
-
-#[test]
-fn a_guest_without_the_provider_of_a_case_shows_nothing() {
-    let kind = |change: fn(&mut Record)| {
-        let plan = plan_of(&CASE.replace("actors:", "provider: siw\nactors:"), &["unguarded"], "");
-        let mut record = good(&plan.cases[1]);
-        change(&mut record);
-        let verdict = judge(&plan.cases[1], &plan.contracts["unguarded"], &record).verdict;
-        (verdict.kind, verdict.got.unwrap_or_default())
-    };
-    assert_eq!(kind(|_| ()).0, Kind::Pass);
-    let (inconclusive, why) = kind(|r| {
-        r.hello.as_mut().unwrap().rdma[1].trouble = "siw: adding a link on dummy1: EINVAL".into();
-        r.end = End::Fault { why: "the guest refused".into() };
-    });
-    assert_eq!(inconclusive, Kind::Inconclusive);
-    assert_eq!(why, "the guest's siw link is not ready: siw: adding a link on dummy1: EINVAL");
-    assert_eq!(kind(|r| r.hello.as_mut().unwrap().rdma[0].trouble = "no GID".into()).0, Kind::Pass);
-    // Of an agent that knew rxe only.
-    assert_eq!(kind(|r| drop(r.hello.as_mut().unwrap().rdma.pop())).0, Kind::Inconclusive);
 }
 
 #[test]
@@ -513,24 +363,6 @@ fn nothing_is_broken_where_there_is_no_verdict() {
 }
 
 #[test]
-fn a_kernel_without_a_control_has_no_green_row() {
-    let mut plan = plan(&["mainline"], "");
-    plan.cases.remove(0);
-    let records: Vec<Record> = plan.cases.iter().map(good).collect();
-    assert_eq!(judge_all(&plan, &records)[0].verdict.kind, Kind::Inconclusive);
-}
-
-#[test]
-fn a_control_that_is_ruled_out_carries_nothing() {
-    let mut plan = plan(&["mainline"], "");
-    plan.cases[0].excluded = Some("it says nothing about the contract".to_owned());
-    let records: Vec<Record> = plan.cases.iter().map(good).collect();
-    let results = judge_all(&plan, &records);
-    assert!(results[0].control && results[0].verdict.kind == Kind::NotApplicable);
-    assert_eq!((results[1].verdict.kind, results[1].green), (Kind::Inconclusive, false));
-}
-
-#[test]
 fn a_declared_bug_must_have_its_title() {
     let plan = plan(&["unguarded"], "ends: {verdict: kernel-bug, title: WARNING in f}\n");
     let case = &plan.cases[1];
@@ -550,58 +382,6 @@ fn a_case_without_an_applicable_step_shows_nothing() {
     case.steps.retain(|step| step.id == "cut");
     let record = good(&case);
     assert_eq!(judge(&case, &plan.contracts["unguarded"], &record).verdict.kind, Kind::Inconclusive);
-}
-
-#[test]
-fn a_bad_control_takes_every_green_row_of_its_kernel() {
-    let plan = plan(&["mainline", "unguarded"], "");
-    let mut records: Vec<Record> = plan.cases.iter().map(good).collect();
-    assert!(judge_all(&plan, &records).iter().all(|result| result.green));
-    records[0].facts.get_mut("map").unwrap().outcome = Outcome::Errno(12);
-    let kinds: Vec<Kind> = judge_all(&plan, &records).iter().map(|result| result.verdict.kind).collect();
-    assert_eq!(kinds, [Kind::Fail, Kind::Inconclusive, Kind::Pass, Kind::Pass]);
-    records[0] = Record::empty(End::Cancelled);
-    let results = judge_all(&plan, &records);
-    assert_eq!(results[1].verdict.kind, Kind::Inconclusive);
-    assert!(results[1].clauses.is_empty(), "a case without its control proves nothing");
-}
-
-#[test]
-fn a_bad_control_takes_the_rows_of_its_round() {
-    let plan = plan(&["unguarded"], "").repeated(2);
-    let mut records: Vec<Record> = plan.cases.iter().map(good).collect();
-    records[2].facts.get_mut("map").unwrap().outcome = Outcome::Errno(12);
-    let results = judge_all(&plan, &records);
-    let kinds: Vec<_> = results.iter().map(|result| (result.id.as_str(), result.verdict.kind)).collect();
-    let wanted = [
-        ("control", Kind::Pass),
-        ("case", Kind::Pass),
-        ("control#2", Kind::Fail),
-        ("case#2", Kind::Inconclusive),
-    ];
-    assert_eq!(kinds, wanted);
-}
-
-#[test]
-fn a_provider_whose_own_control_did_not_pass_has_no_green_row() {
-    let mut plan =
-        plan_of(&CASE.replace("actors:", "matrix: {provider: [rxe, siw]}\nactors:"), &["unguarded"], "");
-    let kinds = |plan: &Plan, bad: Option<usize>| -> Vec<Kind> {
-        let mut records: Vec<Record> = plan.cases.iter().map(good).collect();
-        if let Some(bad) = bad {
-            records[bad].facts.get_mut("map").unwrap().outcome = Outcome::Errno(12);
-        }
-        judge_all(plan, &records).iter().map(|result| result.verdict.kind).collect()
-    };
-    assert_eq!(kinds(&plan, None), [Kind::Pass, Kind::Pass, Kind::Inconclusive], "siw has no control");
-    let mut control = plan.cases[0].clone();
-    control.id = "control-of-siw".into();
-    control.setup.provider = Provider::Siw;
-    plan.cases.push(control);
-    assert_eq!(kinds(&plan, None), [Kind::Pass; 4]);
-    assert_eq!(kinds(&plan, Some(3)), [Kind::Pass, Kind::Pass, Kind::Inconclusive, Kind::Fail]);
-    let all = [Kind::Fail, Kind::Inconclusive, Kind::Inconclusive, Kind::Inconclusive];
-    assert_eq!(kinds(&plan, Some(0)), all, "what the ordinary provider cannot pin nobody can");
 }
 
 #[test]

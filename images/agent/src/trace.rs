@@ -78,17 +78,25 @@ fn enable(event: &str) -> io::Result<bool> {
     }
 }
 
-/// What there is instead of an event.
+/// What there is instead of an event, first what begins like it.
 fn instead(event: &str) -> String {
-    let subsystem = event.split(':').next().unwrap_or_default();
+    let (subsystem, name) = event.split_once(':').unwrap_or((event, ""));
     let folder = Path::new(FOLDER).join("events");
     let own = names(&folder.join(subsystem));
-    let (what, names) = match own.is_empty() || subsystem.is_empty() {
-        true => ("subsystems of this kernel", names(&folder)),
-        false => ("its subsystem has", own),
+    let (what, mut names) = match own.is_empty() || subsystem.is_empty() {
+        true => ("subsystems of this kernel", alike(subsystem, names(&folder))),
+        false => ("its subsystem has", alike(name, own)),
     };
     let more = if names.len() > NAMES { ", ..." } else { "" };
-    format!("there is none; {what}: {}{more}", names[..names.len().min(NAMES)].join(", "))
+    names.truncate(NAMES);
+    format!("there is none; {what}: {}{more}", names.join(", "))
+}
+
+/// Those first that have the longest beginning in common with a word.
+fn alike(word: &str, mut names: Vec<String>) -> Vec<String> {
+    let common = |name: &str| word.bytes().zip(name.bytes()).take_while(|(one, other)| one == other).count();
+    names.sort_by_key(|name| std::cmp::Reverse(common(name)));
+    names
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -102,6 +110,14 @@ fn names(folder: &Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_begins_like_a_mistyped_name_is_told_first() {
+        let names = ["aba", "abc", "b", "cab"].map(str::to_owned).to_vec();
+        assert_eq!(alike("abd", names.clone()), ["aba", "abc", "b", "cab"]);
+        assert_eq!(alike("ca", names.clone()), ["cab", "aba", "abc", "b"]);
+        assert_eq!(alike("", names.clone()), names);
+    }
 
     #[test]
     fn of_a_long_trace_the_last_whole_lines_are_told() {
