@@ -13,7 +13,6 @@ use crate::fsck;
 use crate::judge::{by_whole_paces, scaled};
 use crate::machine::ready::{self, unexpected};
 use crate::machine::{Broken, CONSOLE, Cancel, Machine, Saved, Vm};
-use crate::outcome::BadInput;
 use crate::plan::{PlannedCase, PlannedStep};
 use crate::record::{End, Life, Origin, Record};
 use crate::runs::remove_images;
@@ -133,7 +132,7 @@ fn as_end(broken: Broken, during: String, state: String) -> End {
         Broken::Ended(how) => End::QemuEnded { how, during },
         Broken::Deadline(after) => End::Deadline { during, after_ms: millis(after), qemu: state },
         Broken::Cancelled => End::Cancelled,
-        Broken::Fault(error) if error.is::<BadInput>() => End::Unknown { why: error.to_string() },
+        Broken::Unknown(why) => End::Unknown { why },
         Broken::Fault(error) => End::Fault { why: format!("{during}: {error:#}") },
     }
 }

@@ -198,8 +198,8 @@ impl Plan {
             judged_by.insert(kernel.contract.clone(), contract.clone());
             let under = Under::new(&kernel.contract, contract, kernel.features.iter().cloned());
             let applies = |scenario: &Scenario| excluded(scenario, &under).is_none();
-            let used =
-                |provider: Provider| provider.is_rxe() || selected.iter().any(|one| one.provider == provider);
+            let uses = |one: &Scenario, provider: Provider| one.provider == provider && applies(one);
+            let used = |provider: Provider| provider.is_rxe() || selected.iter().any(|one| uses(one, provider));
             let controls = scenarios.iter().filter(|one| one.control && applies(one) && used(one.provider));
             let others = selected.iter().copied().filter(|one| !(one.control && applies(one)));
             cases.extend(controls.chain(others).map(|scenario| plan_case(scenario, kernel, &under)));
@@ -577,6 +577,43 @@ mod tests {
         let everything = played(&[("mainline-6.12".to_owned(), vec!["**".to_owned()])].into());
         let left = everything.iter().filter(|(kernel, _)| kernel == "mainline-6.12").map(|(_, id)| id.as_str());
         assert_eq!(left.collect::<Vec<_>>(), ["controls/anonymous", "controls/devdax"]);
+    }
+
+    #[test]
+    fn with_every_change_each_clause_is_asked_that_is_asked_by_night() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+        let contracts = Contracts::load([folder.clone()].into_iter()).unwrap();
+        let scenarios = load_all(&folder, &contracts).unwrap();
+        let asked = |name: &str| -> BTreeSet<(String, String)> {
+            let file = PlanFile::load(&folder, name).unwrap();
+            let kernels: Vec<PlannedKernel> = file
+                .kernels
+                .iter()
+                .map(|kernel| PlannedKernel {
+                    name: kernel.clone(),
+                    contract: kernel.trim_end_matches("-6.12").into(),
+                    features: Vec::new(),
+                    programs: ["busybox", "gup_longterm", "ibv_rc_pingpong", "sh"].map(str::to_owned).into(),
+                    lacks: BTreeSet::new(),
+                })
+                .collect();
+            let plan = Plan::make(&scenarios, &contracts, &kernels, &file.cases).unwrap();
+            let plan = plan.without(&file.leave_out, &scenarios, &contracts).unwrap();
+            let steps = plan.cases.iter().flat_map(|case| case.steps.iter().map(|step| (&case.kernel, step)));
+            let steps = steps.filter(|(_, step)| step.excluded.is_none());
+            steps
+                .flat_map(|(kernel, step)| step.proves.iter().map(|clause| (kernel.clone(), clause.clone())))
+                .collect()
+        };
+        let (ci, nightly) = (asked("ci"), asked("nightly"));
+        // What a patch of refusals or of waits leaves alone is asked of the kernel without it.
+        let elsewhere = |kernel: &str, clause: &str| {
+            kernel.starts_with("unguarded") && ci.contains(&("mainline-6.12".to_owned(), clause.to_owned()))
+        };
+        let missing: Vec<_> =
+            nightly.difference(&ci).filter(|(kernel, clause)| !elsewhere(kernel, clause)).collect();
+        assert_eq!(missing, [] as [&(String, String); 0]);
+        assert!(nightly.len() > 100, "{}", nightly.len());
     }
 
     #[test]

@@ -264,7 +264,12 @@ impl Asked {
     fn plan(&self, run: &Run) -> Result<(Plan, Requests)> {
         let Self { scenarios, contracts, kernels, .. } = self;
         let plan = Plan::make(scenarios, contracts, kernels, &self.selectors)?;
-        let plan = plan.without(&self.leave_out, scenarios, contracts)?;
+        // A variant of a kernel is named otherwise.
+        let of_base = |kernel: &PlannedKernel| {
+            Some((kernel.name.clone(), self.leave_out.get(&self.requests[&kernel.name].base)?.clone()))
+        };
+        let leave_out = kernels.iter().filter_map(of_base).collect();
+        let plan = plan.without(&leave_out, scenarios, contracts)?;
         Ok((plan.repeated(run.repeat).traced(&run.trace), self.requests.clone()))
     }
 }

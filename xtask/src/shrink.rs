@@ -104,8 +104,11 @@ fn chosen<'a>(plan: &'a Plan, named: &str) -> Result<&'a PlannedCase> {
     match selected.as_slice() {
         [case] => Ok(case),
         [] => {
-            let why = plan.cases.iter().find(|case| !case.control).and_then(|case| case.excluded.as_deref());
-            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            let others: Vec<&PlannedCase> = plan.cases.iter().filter(|case| !case.control).collect();
+            let why = match others.as_slice() {
+                [one] => one.excluded.as_deref().map(|why| format!(": {why}")).unwrap_or_default(),
+                _ => String::new(),
+            };
             Err(bad_input(format!("one case with a stress is shrunk; `{named}` names none{why}")))
         }
         several => {
@@ -136,7 +139,10 @@ impl Game<'_> {
         let plan = &Plan { cases: vec![case.clone()], ..self.plan.clone() };
         let Self { home, requests, settings, progress, interrupt, .. } = self;
         let (_, folder) = run(library::Run { home, plan, requests, settings, progress, interrupt })?;
-        self.interrupt.check()?;
+        if let Err(ended) = self.interrupt.check() {
+            fs::remove_dir_all(folder)?;
+            return Err(ended);
+        }
         let (plan, records) = library::stored(&folder)?;
         let judged = judge::judge(&plan.cases[0], &plan.contracts[&case.contract], &records[0]);
         Ok((judged.verdict, folder))

@@ -169,7 +169,7 @@ pub fn judge_all(plan: &Plan, records: &[Record]) -> Vec<CaseResult> {
 }
 
 /// Why no case with that provider can be green on a kernel in a round, if none can. The controls of the ordinary one are
-/// about pins of the kernel, and carry every case.
+/// about pins of the kernel, and carry every case; those of another one, where there are any, its own besides.
 fn no_ground(
     plan: &Plan,
     results: &[CaseResult],
@@ -177,22 +177,20 @@ fn no_ground(
     provider: Provider,
 ) -> Option<String> {
     // One that was ruled out by plan has shown nothing.
-    let of_kernel = plan.cases.iter().zip(results).filter(|(case, result)| {
+    let mut of_kernel = plan.cases.iter().zip(results).filter(|(case, result)| {
         let here = case.kernel == kernel && round(&case.id) == in_round;
         case.control && here && result.verdict.kind != Kind::NotApplicable
     });
     let mut any = false;
-    for (case, result) in of_kernel {
-        let own = case.setup.provider == provider;
-        if !result.green && (own || case.setup.provider.is_rxe()) {
-            return Some(format!("the control {} did not pass ({})", result.id, result.verdict.kind.name()));
-        }
-        any |= own;
+    let bad = of_kernel.find(|(case, result)| {
+        let ordinary = case.setup.provider.is_rxe();
+        any |= ordinary;
+        !result.green && (ordinary || case.setup.provider == provider)
+    });
+    match bad {
+        Some((_, bad)) => Some(format!("the control {} did not pass ({})", bad.id, bad.verdict.kind.name())),
+        None => (!any).then(|| "no control of this kernel was run".to_owned()),
     }
-    (!any).then(|| match provider.is_rxe() {
-        true => "no control of this kernel was run".to_owned(),
-        false => format!("no control of this kernel with {} was run", provider.name()),
-    })
 }
 
 fn verdict(
@@ -208,7 +206,7 @@ fn verdict(
     match &record.end {
         End::Cancelled => return Verdict::because(Kind::NotRun, "the run was ended before"),
         End::NotTried { why } => return Verdict::because(Kind::NotRun, why.clone()),
-        End::Unknown { why } => return Verdict::because(Kind::Infra, why.clone()),
+        End::Unknown { why } if undeclared.is_none() => return Verdict::because(Kind::Infra, why.clone()),
         // A fault of the host is none of the kernel's; but a splat before it is. A guest that was not ready has
         // refused what it could not do, and why it was not is what a person wants to know.
         End::Fault { why } if undeclared.is_none() => {
@@ -250,7 +248,15 @@ fn verdict(
     if let Some(why) = results::absent(case, record) {
         return Verdict::because(Kind::Inconclusive, why);
     }
-    if let Some(bad) = steps.iter().find(|step| step.status.is_red()) {
+    // What comes behind a step that cannot be decided may follow from it.
+    let undecided = |step: &&StepResult| step.status == StepStatus::Undecided;
+    if let Some(bad) = steps.iter().find(|step| step.status.is_red() || undecided(step)) {
+        if undecided(&bad) {
+            return Verdict::because(
+                Kind::Inconclusive,
+                format!("step {} ({}): {}", bad.id, bad.label, bad.got),
+            );
+        }
         let kind = if results::is_overdue(case, record, &bad.id) { Kind::Timeout } else { Kind::Fail };
         return Verdict {
             step: Some(bad.id.clone()),

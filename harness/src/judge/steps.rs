@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use holdfast_protocol::{Count, Fact, Outcome};
+use holdfast_protocol::{Count, Fact, Outcome, Provider};
 use serde::{Deserialize, Serialize};
 
 use super::lives;
@@ -26,6 +26,9 @@ pub enum StepStatus {
     NotApplicable,
     /// It was planned and could not be issued, or was never reached.
     NotRun,
+    /// It came back otherwise, and why is nothing that can be told: a connection that the guest lost while it stood
+    /// still.
+    Undecided,
 }
 
 impl StepStatus {
@@ -61,6 +64,25 @@ pub struct StepResult {
 /// All steps of a case, played or not.
 pub(super) fn judge(case: &PlannedCase, record: &Record) -> Vec<StepResult> {
     let mut results: Vec<StepResult> = case.steps.iter().map(|step| one(step, record)).collect();
+    // A connection is gone for good, also for the steps behind the one in which the guest stood still.
+    let mut gone = None;
+    for (step, result) in case.steps.iter().zip(&mut results) {
+        let Some(fact) = record.facts.get(&step.id).filter(|_| result.status == StepStatus::NotAsExpected)
+        else {
+            continue;
+        };
+        if !all_by_transport(step, fact, record, case.setup.provider) {
+            continue;
+        }
+        let stood_ms = fact.stalled_ms.min(lost_ms(step, record));
+        if gone.is_none() && stood_ms >= TRANSPORT_PATIENCE_MS {
+            gone = Some(format!("step {}, in which the guest stood still for {stood_ms} ms", step.id));
+        }
+        if let Some(why) = &gone {
+            result.status = StepStatus::Undecided;
+            result.got = format!("{}: the connection did not outlive {why}", result.got);
+        }
+    }
     // A refusal counts only next to its twin.
     for nr in 0..results.len() {
         let Some(twin) = &case.steps[nr].twin else { continue };
@@ -189,6 +211,29 @@ fn foreign<'f>(step: &PlannedStep, fact: &'f Fact, record: &Record) -> Option<Co
         })),
         _ => None,
     }
+}
+
+/// How long rxe goes on with a peer that does not answer: its retries of hf_connect_qp(), images/agent/src/verbs.c. A
+/// guest that stood still as long finds its timers over before any answer.
+const TRANSPORT_PATIENCE_MS: u64 = 1_600;
+
+/// All that a step came to and should not have is that a connection of rxe was given up. What it could not send, or not
+/// again, rxe completes as flushed (flush_send_wqe(), drivers/infiniband/sw/rxe/rxe_comp.c); TCP, below siw, waits.
+fn all_by_transport(step: &PlannedStep, fact: &Fact, record: &Record, provider: Provider) -> bool {
+    let given_up = |outcome: &Outcome| match outcome {
+        Outcome::Completion(status) => ["RETRY_EXC_ERR", "WR_FLUSH_ERR", "TIMEOUT"].contains(&status.as_str()),
+        _ => false,
+    };
+    let admitted = |outcome: &Outcome| step.expect.admits(outcome, &|id| returned(record, id));
+    provider.is_rxe()
+        && match &fact.outcome {
+            Outcome::Tally(counts) => {
+                let mut foreign =
+                    counts.iter().map(|count| &count.outcome).filter(|one| !admitted(one)).peekable();
+                foreign.peek().is_some() && foreign.all(given_up)
+            }
+            outcome => given_up(outcome) && !admitted(outcome),
+        }
 }
 
 fn at_draw(count: &Count, got: &str) -> String {

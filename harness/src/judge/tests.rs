@@ -208,7 +208,7 @@ fn what_a_contract_rules_out_is_known_before_anything_boots() {
 #[test]
 fn each_thing_that_goes_wrong_has_its_own_verdict() {
     type Change = fn(&mut Record);
-    let table: [(&str, Kind, Option<&str>, Change); 38] = [
+    let table: [(&str, Kind, Option<&str>, Change); 39] = [
         ("the pin is refused", Kind::Fail, Some("mr"), |r| {
             r.facts.get_mut("mr").unwrap().outcome = Outcome::Errno(95)
         }),
@@ -290,6 +290,9 @@ fn each_thing_that_goes_wrong_has_its_own_verdict() {
         ("the kernel panics and the host fails after", Kind::KernelBug, None, |r| {
             r.end = End::Fault { why: "broken pipe".into() };
             r.console = vec![Splat { title: "Kernel panic - not syncing: x".into(), line: String::new() }];
+        }),
+        ("an event is asked for that is not there", Kind::Infra, None, |r| {
+            r.end = End::Unknown { why: "none".into() };
         }),
         ("it was not tried", Kind::NotRun, None, |r| r.end = End::NotTried { why: "no".into() }),
         ("it does not boot", Kind::Inconclusive, None, |r| {

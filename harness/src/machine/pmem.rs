@@ -5,6 +5,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -24,9 +25,9 @@ const EMPTY: [u8; PIECE] = [0; PIECE];
 /// How much is read at once.
 const CHUNK: usize = 256 * PIECE;
 
-/// What a file system is made in before it is put where the guest's kernel looks for it: no mkfs but that of ext4
-/// takes an offset.
-const MAKING: &str = "making.img";
+/// What a file system is made in before it is put where the guest's kernel looks for it (no mkfs but that of ext4
+/// takes an offset), and what it is put into before that has its name.
+const MAKING: [&str; 2] = ["making-fs.img", "making.img"];
 
 /// Makes the file of an NVDIMM unless it is there, with its file system in it: a hundredth of a second here, half
 /// a second each under emulation. A guest that finds none where its namespace begins makes one itself.
@@ -35,24 +36,27 @@ pub(super) fn make(folder: &Path, device: &Device) -> Result<()> {
     if path.exists() {
         return Ok(());
     }
-    create(&path, device.size_mib)?;
-    let Some((tool, arguments)) = mkfs(device.place) else { return Ok(()) };
+    let Some((tool, arguments)) = mkfs(device.place) else { return create(&path, device.size_mib) };
     let program = find_tool(tool).with_context(|| format!("{tool} is not on this machine"))?;
-    let made = folder.join(MAKING);
+    let [made, whole] = MAKING.map(|name| folder.join(name));
     create(&made, device.size_mib - (FSDAX_DATA_AT >> 20))?;
+    create(&whole, device.size_mib)?;
     let output = Command::new(&program)
         .args(arguments)
-        .arg(MAKING)
+        .arg(MAKING[0])
         .current_dir(folder)
         // What it does by itself, as in the guest, which has no configuration of it.
         .env("MKE2FS_CONFIG", "none")
         .stdin(Stdio::null())
+        // Ctrl-C is for Holdfast, which waits for a hundredth of a second.
+        .process_group(0)
         .output()
         .with_context(|| format!("cannot run {}", program.display()))?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{tool}: {}: {}", output.status, said.trim());
-    put(&made, &path, FSDAX_DATA_AT)?;
-    fs::remove_file(&made).with_context(|| format!("cannot remove {}", made.display()))
+    put(&made, &whole, FSDAX_DATA_AT)?;
+    fs::remove_file(&made).with_context(|| format!("cannot remove {}", made.display()))?;
+    fs::rename(&whole, &path).with_context(|| format!("cannot make {}", path.display()))
 }
 
 /// Makes a file of this size unless it is there; what nobody wrote takes no room.
@@ -289,7 +293,7 @@ mod tests {
                 Place::Devdax => assert!(bytes.iter().all(|byte| *byte == 0)),
             }
         }
-        assert!(!folder.path().join(MAKING).exists());
+        assert!(MAKING.iter().all(|name| !folder.path().join(name).exists()));
         // What is there stays, as after a power cut.
         let path = folder.path().join(pmem_file(Place::Xfs));
         fs::write(&path, "x").unwrap();

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use holdfast_protocol::{Awake, ConfigMismatch, Hello, Order, Reply, VERSION};
 
 use super::vm::{Broken, Vm};
-use crate::outcome::bad_input;
 
 /// Nothing is known of a guest's pace before its hello; a debug kernel needs 25 s.
 const HELLO_DEADLINE: Duration = Duration::from_secs(90);
@@ -110,7 +109,7 @@ pub async fn resume(vm: &mut Vm, saved: &super::Saved, seed: u64) -> Result<Awak
 #[must_use]
 pub fn unexpected(reply: &Reply) -> Broken {
     Broken::Fault(match reply {
-        Reply::Unknown { why } => bad_input(why),
+        Reply::Unknown { why } => return Broken::Unknown(why.clone()),
         Reply::Refused { why } => anyhow::anyhow!("the agent refused: {why}"),
         other => anyhow::anyhow!("the agent answered something else: {other:?}"),
     })

@@ -41,6 +41,8 @@ const USED: &str = "used";
 /// Version of all this.
 const FORMAT: u32 = 1;
 
+/// Boots before a link that is late is taken for one that does not come.
+const TRIES: u32 = 2;
 /// Writing a state takes 10 ms.
 const SAVE_DEADLINE: Duration = Duration::from_secs(30);
 /// Room that making one takes: its memory and pmem as far as a boot writes to them, before holes are dug.
@@ -303,14 +305,25 @@ pub async fn make(
     let dir = folder.path();
     let size = machine.memory_mib;
     pmem::create(&dir.join(MEMORY), size)?;
-    let mut vm = Vm::boot_to_save(machine, dir, cancel)?;
-    let made = get_ready_and_save(&mut vm, requests).await;
-    vm.stop().await;
-    let (hello, config, pace) = made.map_err(|broken| in_words(broken, dir))?;
-    // What was late once would be missing in every copy.
-    if let Some(why) = links.iter().find_map(|link| unready(&hello, *link)) {
-        bail!(why);
-    }
+    let mut tries = TRIES;
+    let (hello, config, pace) = loop {
+        tries -= 1;
+        let mut vm = Vm::boot_to_save(machine, dir, cancel.clone())?;
+        let made = get_ready_and_save(&mut vm, requests).await;
+        vm.stop().await;
+        let made = made.map_err(|broken| in_words(broken, dir))?;
+        // What was late once would be missing in every copy; on a host that is busy for a moment it may not be again.
+        match links.iter().find_map(|link| unready(&made.0, *link)) {
+            None => break made,
+            Some(why) if tries == 0 => bail!(why),
+            Some(_) => {
+                for name in images(machine).chain([STATE, CONSOLE]) {
+                    let _ = fs::remove_file(dir.join(name));
+                }
+                pmem::create(&dir.join(MEMORY), size)?;
+            }
+        }
+    };
     let console = fs::read(dir.join(CONSOLE)).unwrap_or_default();
     // Every copy would have it, and every case would be a kernel bug because of one boot.
     if let Some(splat) = splats(String::from_utf8_lossy(&console).lines()).first() {

@@ -53,6 +53,8 @@ pub enum Broken {
     Cancelled,
     /// The stream is out of step, or an order was refused.
     Fault(anyhow::Error),
+    /// What a person has asked for is not there in the guest.
+    Unknown(String),
 }
 
 impl Broken {
@@ -66,6 +68,7 @@ impl Broken {
             Self::Deadline(after) => format!("no answer within {} s{said}", after.as_secs()),
             Self::Cancelled => "the run was ended".to_owned(),
             Self::Fault(error) => format!("{error:#}"),
+            Self::Unknown(why) => why.clone(),
         }
     }
 }

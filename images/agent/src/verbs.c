@@ -256,15 +256,10 @@ static int64_t hf_now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/*
- * Waits for the completion of the last of the requests that were posted together: 0 with the ibv_wc_status,
- * ETIMEDOUT when none came. One before it that failed says why, and the last is only flushed for it. An older
- * one is of a transfer that was given up.
- */
-static int hf_complete(struct hf_pair *pair, uint64_t first, uint64_t last, int64_t timeout_ms, int *status)
+/* Waits for a request's completion: 0 with the ibv_wc_status, ETIMEDOUT when none came. */
+static int hf_complete(struct hf_pair *pair, uint64_t id, int64_t timeout_ms, int *status)
 {
 	const struct timespec step = { .tv_nsec = HF_POLL_STEP_NS };
-	enum ibv_wc_status before = IBV_WC_SUCCESS;
 	int64_t last_ms = hf_now_ms();
 	struct ibv_wc wc;
 
@@ -273,12 +268,10 @@ static int hf_complete(struct hf_pair *pair, uint64_t first, uint64_t last, int6
 
 		if (n < 0)
 			return EIO;
-		if (n == 1 && wc.wr_id == last) {
-			*status = (int)(before == IBV_WC_SUCCESS ? wc.status : before);
+		if (n == 1 && wc.wr_id == id) {
+			*status = (int)wc.status;
 			return 0;
 		}
-		if (n == 1 && wc.wr_id >= first && before == IBV_WC_SUCCESS)
-			before = wc.status;
 		if (n == 0) {
 			int64_t now_ms = hf_now_ms(), passed_ms = now_ms - last_ms;
 
@@ -340,7 +333,7 @@ int hf_transfer(struct hf_pair *pair, int kind, void *local, uint32_t lkey,
 		}
 	}
 	err = ibv_post_send(pair->qp, &request, &bad);
-	return err ? err : hf_complete(pair, request.wr_id, pair->last_id, timeout_ms, status);
+	return err ? err : hf_complete(pair, pair->last_id, timeout_ms, status);
 }
 
 /* One RECEIVE into a part of a region of ours, then its completion; otherwise as hf_transfer(). */
@@ -355,5 +348,5 @@ int hf_receive(struct hf_pair *pair, struct ibv_mr *mr, uint64_t offset, uint32_
 	if (offset > mr->length || length > mr->length - offset)
 		return EFAULT;
 	err = ibv_post_recv(pair->qp, &request, &bad);
-	return err ? err : hf_complete(pair, request.wr_id, request.wr_id, timeout_ms, status);
+	return err ? err : hf_complete(pair, request.wr_id, timeout_ms, status);
 }

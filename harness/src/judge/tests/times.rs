@@ -3,6 +3,37 @@
 
 use super::*;
 
+/// The case's transfer came to this, in a step of so much time in which the guest stood still, by its own count and the
+/// host's.
+fn transferred(provider: Provider, outcome: Outcome, stalled_ms: u64, lost_ms: u64) -> (Kind, Option<String>) {
+    let mut plan = plan(&["unguarded"], "");
+    let case = &mut plan.cases[1];
+    case.setup.provider = provider;
+    let mut record = good(case);
+    let live = record.facts.get_mut("live").unwrap();
+    (live.outcome, live.took_ms, live.stalled_ms) = (outcome, 8_000, stalled_ms);
+    record.lost_ms.insert("live".into(), lost_ms);
+    let result = judge(case, &plan.contracts["unguarded"], &record);
+    (result.verdict.kind, result.verdict.got)
+}
+
+#[test]
+fn a_connection_that_a_guest_lost_while_it_stood_still_shows_nothing() {
+    let status = |name: &str| Outcome::Completion(name.into());
+    let kind = |provider, outcome, stalled, lost| transferred(provider, outcome, stalled, lost).0;
+    for name in ["RETRY_EXC_ERR", "WR_FLUSH_ERR", "TIMEOUT"] {
+        let (kind, why) = transferred(Provider::Rxe, status(name), 7_000, 7_000);
+        assert_eq!(kind, Kind::Inconclusive, "{name}");
+        assert!(why.as_ref().is_some_and(|why| why.contains("stood still for 7000 ms")), "{why:?}");
+    }
+    let flushed = || status("WR_FLUSH_ERR");
+    assert_eq!(kind(Provider::Rxe, flushed(), 1_599, 7_000), Kind::Fail, "the guest ran");
+    assert_eq!(kind(Provider::Rxe, flushed(), 7_000, 1_599), Kind::Fail, "the host let it");
+    assert_eq!(kind(Provider::Rxe, status("REM_ACCESS_ERR"), 7_000, 7_000), Kind::Fail, "it was answered");
+    assert_eq!(kind(Provider::Siw, flushed(), 7_000, 7_000), Kind::Fail, "so does siw answer");
+    assert_eq!(kind(Provider::Rxe, Outcome::Errno(14), 7_000, 7_000), Kind::Fail);
+}
+
 /// The verdict when the last step took so long, stood still for so long by the guest's word, and its QEMU
 /// could not use so much of it.
 fn timed(bound: fn(&mut PlannedStep), took_ms: u64, stalled_ms: u64, lost_ms: u64) -> Kind {

@@ -224,7 +224,8 @@ impl Files {
             _ if checked.modules.is_empty() => Vec::new(),
             Some((_, folder)) => Folder::open(&folder, &release)?.ordered(&checked.modules, &release)?,
             None => {
-                let list = checked.modules.join(", ");
+                let list: Vec<&str> = checked.modules.iter().map(|names| names[0].as_str()).collect();
+                let list = list.join(", ");
                 let what = format!(
                     "by {named} it is not in one piece, and where its modules are is not said \
                      (--modules, or `modules` of a description): {list}"

@@ -75,11 +75,17 @@ impl Folder {
         Ok(Self { path, files, built_in, aliases })
     }
 
-    /// The modules that are wanted and all that they use, in the order in which they are loaded.
+    /// The modules that are wanted, each by the name of its names that there is, and all that they use, in the order
+    /// in which they are loaded.
     ///
     /// # Errors
     /// Bad input when one is missing, is no module, or is of another kernel.
-    pub(super) fn ordered(&self, wanted: &[String], release: &str) -> Result<Vec<Module>> {
+    pub(super) fn ordered(&self, wanted: &[Vec<String>], release: &str) -> Result<Vec<Module>> {
+        let is_there = |name: &&String| self.files.contains_key(*name) || self.built_in.contains(*name);
+        let wanted: Vec<String> = wanted
+            .iter()
+            .filter_map(|names| names.iter().find(is_there).or_else(|| names.first()).cloned())
+            .collect();
         let mut read: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         let mut look = |name: &str| -> Result<Found> {
             if self.built_in.contains(name) {
@@ -96,7 +102,7 @@ impl Folder {
             read.insert(name.to_owned(), bytes);
             Ok(Found::Module(info))
         };
-        let order = order(wanted, &mut look)
+        let order = order(&wanted, &mut look)
             .map_err(|error| bad_input(format!("modules in {}: {error:#}", self.path.display())))?;
         let module = |Loaded { name, if_possible }| {
             let bytes = read.remove(&name).unwrap_or_default();
@@ -182,7 +188,9 @@ mod tests {
             assert!(Command::new(tool).arg(&libcrc).status().unwrap().success());
             for given in [dir.path(), &dir.path().join("lib/modules"), &folder] {
                 let modules = Folder::open(given, RELEASE).unwrap();
-                let modules = modules.ordered(&["ext4".into(), "xfs".into()], RELEASE).unwrap();
+                let modules = modules
+                    .ordered(&[vec!["older".into(), "ext4".into()], vec!["xfs".into()]], RELEASE)
+                    .unwrap();
                 assert_eq!(names(&modules), ["crc32c_generic", "libcrc32c", "xfs"]);
                 assert!(modules[0].if_possible && !modules[1].if_possible);
                 assert_eq!(modules[1].bytes, bytes);
@@ -198,7 +206,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path();
         let check = |release: &str, wanted: &str, words: &[&str]| {
-            let found = Folder::open(folder, release).and_then(|all| all.ordered(&[wanted.into()], release));
+            let found = Folder::open(folder, release)
+                .and_then(|all| all.ordered(&[vec![wanted.into(), "other".into()]], release));
             let error = found.err().unwrap();
             assert!(error.is::<BadInput>(), "{error:#}");
             for word in words {

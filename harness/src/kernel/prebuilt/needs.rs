@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use super::super::config::{self, Asked};
 use super::super::spec::fragment_path;
-use super::modinfo::canonical;
 use crate::home::Home;
 use crate::outcome::bad_input;
 use crate::path;
@@ -32,13 +31,19 @@ struct File {
     arguments: Vec<Argument>,
 }
 
-/// A module, or an alias of some, that is loaded where its option is `m`.
+/// A module that is loaded where its option is `m`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
     module: String,
+    /// What other kernels call it.
+    #[serde(default)]
+    or: Vec<String>,
     /// Without its `CONFIG_`.
     option: String,
+    /// An option, likewise, without which nobody uses it.
+    #[serde(default)]
+    with: Option<String>,
     /// Of what no fragment asks for: what it is good for.
     #[serde(rename = "for", default, skip_serializing)]
     reason: String,
@@ -68,8 +73,8 @@ pub(super) struct Needs {
 /// What came of looking at a configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Checked {
-    /// Modules that are loaded for it, in order.
-    pub(super) modules: Vec<String>,
+    /// Modules that are loaded for it, in order: of each the names that it may have.
+    pub(super) modules: Vec<Vec<String>>,
     /// Options that it was built without, and nobody needs.
     pub(super) lacks: BTreeSet<String>,
     /// Each option that is needed, as it is: what a guest can compare with its own.
@@ -172,8 +177,11 @@ impl Needs {
         }
         let absent = self.useful.iter().map(|asked| &asked.option).filter(|option| value(option) == "n");
         checked.lacks = absent.cloned().collect();
-        let loaded = self.modules.iter().filter(|one| value(&format!("{PREFIX}{}", one.option)) == "m");
-        checked.modules = loaded.map(|one| canonical(&one.module)).collect();
+        let option = |name: &str| value(&format!("{PREFIX}{name}"));
+        let is_used = |one: &&Wanted| one.with.as_deref().is_none_or(|with| option(with) != "n");
+        let loaded = self.modules.iter().filter(|one| option(&one.option) == "m").filter(is_used);
+        checked.modules =
+            loaded.map(|one| [one.module.clone()].into_iter().chain(one.or.clone()).collect()).collect();
         Ok(checked)
     }
 }
@@ -225,10 +233,16 @@ mod tests {
         let checked = needs.check(&good(&needs), "c").unwrap();
         assert!(checked.lacks.is_empty());
         for module in ["virtio_console", "nd_pmem", "ext4", "xfs", "rdma_rxe", "ib_uverbs"] {
-            assert!(checked.modules.iter().any(|one| one == module), "{module}");
+            assert!(checked.modules.iter().any(|names| names[0] == module), "{module}");
         }
         let all_in_one = good(&needs).replace("=m", "=y");
-        assert_eq!(needs.check(&all_in_one, "c").unwrap().modules, [] as [String; 0]);
+        assert_eq!(needs.check(&all_in_one, "c").unwrap().modules, [] as [Vec<String>; 0]);
+        // Without siw nobody connects over rdma_cm.
+        let loads_ucm =
+            |config: &str| needs.check(config, "c").unwrap().modules.iter().any(|names| names[0] == "rdma_ucm");
+        assert!(loads_ucm(&good(&needs)));
+        assert!(loads_ucm(&good(&needs).replace("RDMA_SIW=m", "RDMA_SIW=y")));
+        assert!(!loads_ucm(&good(&needs).replace("CONFIG_RDMA_SIW=m", "")));
     }
 
     #[test]

@@ -220,11 +220,12 @@ impl Session {
         self.survey(write)?;
         let peer = self.peer_of(&pinned.owner)?;
         let read = pinned.may(Access::REMOTE_READ);
-        let read = read.then(|| self.transfer(&peer, pinned, (at, len), Through::Read(OWN))).transpose()?;
+        let read = read.then(|| self.transfer(&peer, pinned, (at, len), Through::Read(OWN)));
+        let read = read.transpose()?.flatten();
         // After an error of the read the queue pair flushes a write, which shows nothing.
         let write = pinned.may(Access::REMOTE_WRITE) && !matches!(read, Some(Outcome::Completion(_)));
         let write = write.then(|| self.transfer(&peer, pinned, (at, len), Through::Write(FOREIGN)));
-        let write = write.transpose()?;
+        let write = write.transpose()?.flatten();
         let compare = Survey::Compare { file: file.clone(), offset, len, seed: OWN, at };
         let (bytes, _) = self.survey(compare)?;
         let file = file.display().to_string();
@@ -248,9 +249,11 @@ impl Session {
         let (before, _) = self.survey(foreign.clone())?;
         let peer = self.peer_of(&pinned.owner)?;
         let write = self.transfer(&peer, pinned, (at, len), Through::Write(FOREIGN))?;
+        let write = write.ok_or("the region ended while it was looked at")?;
         let (after, _) = self.survey(foreign)?;
         let read = pinned.may(Access::REMOTE_READ) && !matches!(write, Outcome::Completion(_));
-        let read = read.then(|| self.transfer(&peer, pinned, (at, len), Through::Read(FOREIGN))).transpose()?;
+        let read = read.then(|| self.transfer(&peer, pinned, (at, len), Through::Read(FOREIGN)));
+        let read = read.transpose()?.flatten();
         // It is the file's by now what the device wrote: what was there is no more.
         let bytes = match (before, after) {
             (Outcome::Differs { at, want, got }, Outcome::Returned(_)) => {
@@ -274,13 +277,15 @@ impl Session {
         idle.ok_or_else(|| "no idle actor is connected with the region's owner".to_owned())
     }
 
+    /// What a transfer through a region came to; nothing where the region has ended meanwhile, which refuses nothing:
+    /// one that ends takes iWARP's connection along, and the requester cannot tell that from a refusal.
     fn transfer(
         &mut self,
         peer: &str,
         pinned: &Pinned,
         (at, len): (u64, u64),
         what: Through,
-    ) -> Result<Outcome, String> {
+    ) -> Result<Option<Outcome>, String> {
         let mr = Handle::try_from(format!("${}", pinned.region))?;
         let (at_kib, len_kib) = (at / KIB, len / KIB);
         let op = match what {
@@ -290,12 +295,8 @@ impl Session {
         let tag = format!("{} / damage", pinned.region);
         let aid = Aid { region: self.regions.get(&pinned.region).cloned(), ..Aid::default() };
         let outcome = self.ask(peer, &Call::Do { tag: tag.clone(), op, aid }, &tag, TIMEOUT)?.outcome;
-        // What refuses a transfer is a region that is there. One that ends takes iWARP's connection along, which
-        // the requester cannot tell from a refusal.
-        if matches!(outcome, Outcome::Completion(_)) && !self.may_live(&pinned.region) {
-            return Err("the region ended while it was looked at".to_owned());
-        }
-        Ok(outcome)
+        let ended = matches!(outcome, Outcome::Completion(_)) && !self.may_live(&pinned.region);
+        Ok((!ended).then_some(outcome))
     }
 
     fn survey(&mut self, what: Survey) -> Result<(Outcome, Found), String> {
