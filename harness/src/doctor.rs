@@ -67,9 +67,9 @@ pub const NEEDS: &[Need] = &[
     need("libibverbs.a", "libibverbs-dev", Stage::Holdfast, "the agent's RDMA, static"),
     need("libnl-3.a", "libnl-3-dev", Stage::Holdfast, "the agent's RDMA, static"),
     need("libnl-route-3.a", "libnl-route-3-dev", Stage::Holdfast, "the agent's RDMA, static"),
-    need("mkfs.ext4", "e2fsprogs", Stage::Guest, "goes into the guest"),
+    need("mkfs.ext4", "e2fsprogs", Stage::Guest, "makes a guest's ext4"),
     need("e2fsck", "e2fsprogs", Stage::Guest, "checks a case's ext4"),
-    need("mkfs.xfs", "xfsprogs", Stage::Guest, "goes into the guest"),
+    need("mkfs.xfs", "xfsprogs", Stage::Guest, "makes a guest's XFS"),
     need("xfs_repair", "xfsprogs", Stage::Guest, "checks a case's XFS"),
     need("ibv_rc_pingpong", "ibverbs-utils", Stage::Guest, "goes into the guest"),
     need(

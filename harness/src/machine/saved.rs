@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Saved machines: a guest that has booted, made and mounted its file systems and waits for its first order,
+//! Saved machines: a guest that has booted, mounted its file systems and waits for its first order,
 //! kept in the cache so that every case begins with a copy of it.
 //!
 //! `CACHE/machines/KEY/` holds its memory, the rest of its state, its pmem, and a manifest with their

@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -102,7 +102,7 @@ files: {data: {on: ext4, size_kib: 64, pattern: 1}}
 actors: {one: {}, other: {}}
 steps:
   - stress: rush
-    for_ms: 1000
+    for_ms: 2000
     actors:
       one:
         - {id: cut, do: {truncate: {file: data, size_kib: 0}}, expect: EPERM}
@@ -125,5 +125,35 @@ fn a_stress_that_fails_is_shrunk_to_what_fails() {
         assert!(text.contains(word), "there is no `{word}`:\n{text}");
     }
     assert!(!text.contains("id: grow") && !text.contains("id: look"), "{text}");
+    gone_within(&runs, Duration::ZERO);
+}
+
+#[test]
+#[ignore = "boots machines"]
+fn what_a_stress_was_shrunk_to_is_told_on_ctrl_c() {
+    let folder = tempfile::tempdir().unwrap();
+    let [scenario, runs, said, told] =
+        ["stress.yaml", "runs", "said", "told"].map(|name| folder.path().join(name));
+    fs::write(&scenario, STRESS).unwrap();
+    let mut command = holdfast(&["shrink", "--offline", "--kernel", MAINLINE, "--tries", "1", "--seed", "1"]);
+    command.arg(&scenario).arg("--results").arg(&runs);
+    command.stdout(fs::File::create(&told).unwrap()).stderr(fs::File::create(&said).unwrap());
+    let mut child = Patient(command.spawn().unwrap());
+    let begun = Instant::now();
+    // The whole one, and a shorter one.
+    while fs::read_to_string(&said).unwrap().matches("FAIL").count() < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(300), "{}", fs::read_to_string(&said).unwrap());
+        sleep(Duration::from_millis(20));
+    }
+    // The line comes before the run that it is of has ended.
+    sleep(Duration::from_millis(700));
+    let kill = Command::new("sh").args(["-c", &format!("kill -INT {}", child.0.id())]).status().unwrap();
+    assert!(kill.success());
+    assert_eq!(child.0.wait().unwrap().code(), Some(130));
+    let told = fs::read_to_string(&told).unwrap();
+    assert!(told.contains("3 operations to draw from became "), "{told}");
+    assert!(told.contains("for_ms: 1000") || told.contains("for_ms: 500"), "{told}");
+    let evidence = told.lines().find_map(|line| line.strip_prefix("evidence  ")).unwrap();
+    assert!(Path::new(evidence).join("plan.json").exists(), "{told}");
     gone_within(&runs, Duration::ZERO);
 }

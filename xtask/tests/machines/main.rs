@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 const MAINLINE: &str = "mainline-6.12";
+/// What an agent says that had to make a file system.
+const MADE_BY_GUEST: &str = "mkfs of ";
 /// How the guest's shell asks.
 const PROMPT: &str = "# ";
 
@@ -146,7 +148,7 @@ fn a_contract_the_kernel_does_not_keep_is_red_in_the_clauses_it_breaks() {
 #[ignore = "boots machines"]
 fn the_script_of_a_run_boots_by_itself_and_leaves_the_evidence_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let (code, text) = run(folder.path(), &["controls/anonymous", "--kernel", MAINLINE, "--keep"]);
+    let (code, text) = run(folder.path(), &["controls/anonymous", "--kernel", MAINLINE, "--keep", "--cold"]);
     assert_eq!(code, 0, "{text}");
     let case = latest(folder.path()).join("cases").join(MAINLINE).join("controls.anonymous");
     let evidence = || -> BTreeMap<PathBuf, Vec<u8>> {
@@ -155,11 +157,34 @@ fn the_script_of_a_run_boots_by_itself_and_leaves_the_evidence_alone() {
     };
     let before = evidence();
     assert_eq!(before.keys().filter(|path| path.extension().is_some_and(|one| one == "img")).count(), 3);
+    assert!(
+        !fs::read_to_string(case.join("console.log")).unwrap().contains(MADE_BY_GUEST),
+        "the host makes them"
+    );
     let tmp = tempfile::tempdir().unwrap();
+    let text = shell_of(&case, tmp.path());
+    for word in ["kernel 6.12.", "/mnt/ext4 ext4 ", "/mnt/xfs xfs "] {
+        assert!(text.contains(word), "the console does not show `{word}`:\n{text}");
+    }
+    assert!(!text.contains(MADE_BY_GUEST), "they are there:\n{text}");
+    assert_eq!(evidence(), before, "the evidence was changed");
+    assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 0, "its copies are left");
+    // Of a case that passed there are none, and the guest makes what it needs.
+    before.keys().filter(|path| path.extension().is_some_and(|one| one == "img")).for_each(|path| {
+        fs::remove_file(path).unwrap();
+    });
+    let text = shell_of(&case, tmp.path());
+    for word in [MADE_BY_GUEST, "/mnt/ext4 ext4 ", "/mnt/xfs xfs "] {
+        assert!(text.contains(word), "the console does not show `{word}`:\n{text}");
+    }
+}
+
+/// What the console shows of a case's own script and a few commands.
+fn shell_of(case: &Path, tmp: &Path) -> String {
     let mut script = Command::new("timeout")
         .arg("180")
         .arg(case.join("qemu.sh"))
-        .env("TMPDIR", tmp.path())
+        .env("TMPDIR", tmp)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -178,13 +203,9 @@ fn the_script_of_a_run_boots_by_itself_and_leaves_the_evidence_alone() {
     console.write_all(b"echo kernel $(uname -r); cat /proc/mounts; exit\n").unwrap();
     output.read_to_end(&mut seen).unwrap();
     let code = script.wait().unwrap().code().unwrap_or(-1);
-    let text = String::from_utf8_lossy(&seen);
+    let text = String::from_utf8_lossy(&seen).into_owned();
     assert_eq!(code, 0, "{text}");
-    for word in ["kernel 6.12.", "/mnt/ext4 ext4 ", "/mnt/xfs xfs "] {
-        assert!(text.contains(word), "the console does not show `{word}`:\n{text}");
-    }
-    assert_eq!(evidence(), before, "the evidence was changed");
-    assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 0, "its copies are left");
+    text
 }
 
 #[test]
