@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The two file systems: made where the host has not, mounted with DAX, and damaged for the oracle's own test. The host checks
-//! them, on the NVDIMMs' images.
+//! The two file systems: made where the host has not, mounted with DAX, and damaged for the oracle's own test. The
+//! host checks them, on the NVDIMMs' images.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
