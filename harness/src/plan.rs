@@ -198,11 +198,18 @@ impl Plan {
             judged_by.insert(kernel.contract.clone(), contract.clone());
             let under = Under::new(&kernel.contract, contract, kernel.features.iter().cloned());
             let applies = |scenario: &Scenario| excluded(scenario, &under).is_none();
-            let uses = |one: &Scenario, provider: Provider| one.provider == provider && applies(one);
-            let used = |provider: Provider| provider.is_rxe() || selected.iter().any(|one| uses(one, provider));
-            let controls = scenarios.iter().filter(|one| one.control && applies(one) && used(one.provider));
-            let others = selected.iter().copied().filter(|one| !(one.control && applies(one)));
-            cases.extend(controls.chain(others).map(|scenario| plan_case(scenario, kernel, &under)));
+            let plan_it = |scenario: &Scenario| plan_case(scenario, kernel, &under);
+            let is_control = |one: &Scenario| one.control && applies(one);
+            let others: Vec<PlannedCase> =
+                selected.iter().filter(|one| !is_control(one)).map(|one| plan_it(one)).collect();
+            let used = |provider: Provider| {
+                let plays = |case: &PlannedCase| case.excluded.is_none() && case.setup.provider == provider;
+                let named = |one: &Scenario| is_control(one) && one.provider == provider;
+                provider.is_rxe() || others.iter().any(plays) || selected.iter().any(|one| named(one))
+            };
+            let controls = scenarios.iter().filter(|one| is_control(one) && used(one.provider));
+            cases.extend(controls.map(plan_it));
+            cases.extend(others);
         }
         if cases.iter().all(|case| case.excluded.is_some()) {
             let names: Vec<&str> = kernels.iter().map(|kernel| kernel.contract.as_str()).collect();
@@ -544,6 +551,20 @@ mod tests {
         let siw = why(kernel(&["CONFIG_RDMA_SIW"]));
         let siw = siw.values().filter(|why| why.contains("needs CONFIG_RDMA_SIW")).count();
         assert!(siw > 50, "every scenario that is about mainline and has the second provider: {siw}");
+        let controls = |kernel: PlannedKernel, selector: &str| -> Vec<String> {
+            let plan = Plan::make(&scenarios, &contracts, &[kernel], &[selector.to_owned()]).unwrap();
+            plan.cases.into_iter().filter(|case| case.control).map(|case| case.id).collect()
+        };
+        let ordinary = ["controls/anonymous", "controls/devdax"];
+        let both = [
+            "controls/anonymous",
+            "controls/anonymous[provider=siw]",
+            "controls/devdax",
+            "controls/devdax[provider=siw]",
+        ];
+        assert_eq!(controls(kernel(&[]), "pin/rdma-on-fsdax"), both);
+        assert_eq!(controls(kernel(&[]), "pin/rdma-on-fsdax[fs=xfs]"), ordinary);
+        assert_eq!(controls(kernel(&["CONFIG_RDMA_SIW"]), "pin/rdma-on-fsdax"), ordinary);
         let crashes = ["selftest/hang", "selftest/panic", "selftest/stick-task", "selftest/warn"];
         check("CONFIG_LKDTM", "needs CONFIG_LKDTM", &crashes);
         let program = ["program/gup-longterm", "program/gup-longterm-on-dax"];

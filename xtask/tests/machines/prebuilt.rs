@@ -89,7 +89,9 @@ fn a_module_that_does_not_load_is_named_and_no_row_is_green() {
     // ENOEXEC, or EKEYREJECTED where the signature is looked at first.
     assert!(text.contains("did not load its module rdma_rxe: E"), "{text}");
     for (id, kind) in kinds(folder.path()) {
-        assert_eq!(kind, "inconclusive", "{id}: {text}");
+        // Debian builds without siw.
+        let want = if id.contains("provider=siw") { "not-applicable" } else { "inconclusive" };
+        assert_eq!(kind, want, "{id}: {text}");
     }
     // Told by a guest that was up, not by a deadline.
     let record = latest(folder.path()).join("cases/bzImage/controls.anonymous/record.json");
