@@ -38,12 +38,12 @@ pub fn shrink(
     mut fails: impl FnMut(&PlannedCase) -> Result<bool>,
 ) -> (Shrunk, Option<Error>) {
     let mut shrunk = Shrunk { case: case.clone(), choices: (choices(case).count(), 0), tried: 0 };
-    let ended = go_on(&mut shrunk.case, &mut shrunk.tried, &mut fails).err();
+    let ended = reduce(&mut shrunk.case, &mut shrunk.tried, &mut fails).err();
     shrunk.choices.1 = choices(&shrunk.case).count();
     (shrunk, ended)
 }
 
-fn go_on(
+fn reduce(
     case: &mut PlannedCase,
     tried: &mut usize,
     fails: &mut dyn FnMut(&PlannedCase) -> Result<bool>,

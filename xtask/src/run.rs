@@ -11,6 +11,7 @@ use holdfast::doctor;
 use holdfast::home::Home;
 use holdfast::image::Extra;
 use holdfast::jobs::Jobs;
+use holdfast::kernel::Request;
 use holdfast::machine::Inside;
 use holdfast::machine::accel::{Kind, Wish};
 use holdfast::outcome::{Exit, bad_input};
@@ -264,9 +265,10 @@ impl Asked {
     fn plan(&self, run: &Run) -> Result<(Plan, Requests)> {
         let Self { scenarios, contracts, kernels, .. } = self;
         let plan = Plan::make(scenarios, contracts, kernels, &self.selectors)?;
-        // A variant of a kernel is named otherwise.
+        // A variant of a kernel is named otherwise; a person's tree or series is another kernel, and plays all.
         let of_base = |kernel: &PlannedKernel| {
-            Some((kernel.name.clone(), self.leave_out.get(&self.requests[&kernel.name].base)?.clone()))
+            let plain = Request { variant: None, ..self.requests[&kernel.name].clone() };
+            Some((kernel.name.clone(), self.leave_out.get(&plain.name())?.clone()))
         };
         let leave_out = kernels.iter().filter_map(of_base).collect();
         let plan = plan.without(&leave_out, scenarios, contracts)?;

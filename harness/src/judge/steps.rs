@@ -64,23 +64,31 @@ pub struct StepResult {
 /// All steps of a case, played or not.
 pub(super) fn judge(case: &PlannedCase, record: &Record) -> Vec<StepResult> {
     let mut results: Vec<StepResult> = case.steps.iter().map(|step| one(step, record)).collect();
-    // A connection is gone for good, also for the steps behind the one in which the guest stood still.
-    let mut gone = None;
-    for (step, result) in case.steps.iter().zip(&mut results) {
-        let Some(fact) = record.facts.get(&step.id).filter(|_| result.status == StepStatus::NotAsExpected)
-        else {
-            continue;
-        };
-        if !all_by_transport(step, fact, record, case.setup.provider) {
-            continue;
-        }
-        let stood_ms = fact.stalled_ms.min(lost_ms(step, record));
-        if gone.is_none() && stood_ms >= TRANSPORT_PATIENCE_MS {
-            gone = Some(format!("step {}, in which the guest stood still for {stood_ms} ms", step.id));
-        }
-        if let Some(why) = &gone {
-            result.status = StepStatus::Undecided;
-            result.got = format!("{}: the connection did not outlive {why}", result.got);
+    // A connection is gone for good, also for the steps behind the one in which the guest stood still, and for those
+    // that were drawn beside it.
+    let given_up: Vec<Option<u64>> = case
+        .steps
+        .iter()
+        .zip(&results)
+        .map(|(step, result)| {
+            let fact = record.facts.get(&step.id).filter(|_| result.status == StepStatus::NotAsExpected)?;
+            given_up_after(step, fact, record, case.setup.provider)
+        })
+        .collect();
+    let stood = |nr: &usize| {
+        let ms = given_up[*nr].unwrap_or(0).min(stood_ms(&case.steps[*nr], record));
+        ms >= TRANSPORT_PATIENCE_MS
+    };
+    if let Some(lost_in) = (0..results.len()).find(stood) {
+        let step = &case.steps[lost_in];
+        let beside = |other: &PlannedStep| step.group().is_some() && other.group() == step.group();
+        let why =
+            format!("step {}, while which the guest stood still for {} ms", step.id, stood_ms(step, record));
+        for (nr, result) in results.iter_mut().enumerate() {
+            if given_up[nr].is_some() && (nr >= lost_in || beside(&case.steps[nr])) {
+                result.status = StepStatus::Undecided;
+                result.got = format!("{}: the connection did not outlive {why}", result.got);
+            }
         }
     }
     // A refusal counts only next to its twin.
@@ -217,23 +225,29 @@ fn foreign<'f>(step: &PlannedStep, fact: &'f Fact, record: &Record) -> Option<Co
 /// guest that stood still as long finds its timers over before any answer.
 const TRANSPORT_PATIENCE_MS: u64 = 1_600;
 
-/// All that a step came to and should not have is that a connection of rxe was given up. What it could not send, or not
-/// again, rxe completes as flushed (flush_send_wqe(), drivers/infiniband/sw/rxe/rxe_comp.c); TCP, below siw, waits.
-fn all_by_transport(step: &PlannedStep, fact: &Fact, record: &Record, provider: Provider) -> bool {
+/// How long a guest stood still while a step went on, as far as it and its host agree, in milliseconds; of a stress all
+/// in all.
+fn stood_ms(step: &PlannedStep, record: &Record) -> u64 {
+    record.facts.get(&step.id).map_or(0, |fact| fact.stalled_ms.min(lost_ms(step, record)))
+}
+
+/// Where all that a step came to and should not have is that a connection of rxe was given up: the longest that one of
+/// those transfers took, in milliseconds. What it could not send, or not again, rxe completes as flushed
+/// (flush_send_wqe(), drivers/infiniband/sw/rxe/rxe_comp.c); TCP, below siw, waits.
+fn given_up_after(step: &PlannedStep, fact: &Fact, record: &Record, provider: Provider) -> Option<u64> {
     let given_up = |outcome: &Outcome| match outcome {
         Outcome::Completion(status) => ["RETRY_EXC_ERR", "WR_FLUSH_ERR", "TIMEOUT"].contains(&status.as_str()),
         _ => false,
     };
     let admitted = |outcome: &Outcome| step.expect.admits(outcome, &|id| returned(record, id));
-    provider.is_rxe()
-        && match &fact.outcome {
-            Outcome::Tally(counts) => {
-                let mut foreign =
-                    counts.iter().map(|count| &count.outcome).filter(|one| !admitted(one)).peekable();
-                foreign.peek().is_some() && foreign.all(given_up)
-            }
-            outcome => given_up(outcome) && !admitted(outcome),
-        }
+    let one = [(&fact.outcome, fact.took_ms)];
+    let all: Vec<(&Outcome, u64)> = match &fact.outcome {
+        Outcome::Tally(counts) => counts.iter().map(|count| (&count.outcome, count.longest_ms)).collect(),
+        _ => one.into(),
+    };
+    let foreign: Vec<(&Outcome, u64)> = all.into_iter().filter(|(outcome, _)| !admitted(outcome)).collect();
+    let only = provider.is_rxe() && foreign.iter().all(|(outcome, _)| given_up(outcome));
+    foreign.iter().map(|(_, longest_ms)| *longest_ms).max().filter(|_| only)
 }
 
 fn at_draw(count: &Count, got: &str) -> String {

@@ -16,8 +16,8 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Within this time, in milliseconds in which it could use a processor, a guest is ready on the reference
-/// machine (2 cores, TCG) also when a second one boots beside it, and alone on that machine's slow days
-/// (docs/performance.md). A guest that takes twice as long, as one with a debug kernel does, gets twice the
+/// machine (2 cores, TCG) also when a second one boots beside it; on that machine's slow days it is about what
+/// it takes alone (docs/performance.md). A guest that takes twice as long, as one with a debug kernel does, gets twice the
 /// time for everything else.
 const REFERENCE_HELLO_MS: f64 = 2_000.0;
 /// A guest slower than this is not waited for as long as it would need.

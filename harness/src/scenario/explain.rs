@@ -24,7 +24,8 @@ pub fn explain(scenario: &Scenario, contracts: &Contracts) -> String {
         let _ = writeln!(text, "  only where the kernel declares {feature}: {what}");
     }
     if scenario.control {
-        let _ = writeln!(text, "  a control: no row of its kernel is green without it");
+        let with = if scenario.provider.is_rxe() { "" } else { " with that provider" };
+        let _ = writeln!(text, "  a control: no row of its kernel{with} is green without it");
     }
     for (name, file) in &scenario.files {
         let on = format!("{:?}", file.on).to_lowercase();

@@ -31,6 +31,14 @@ fn a_connection_that_a_guest_lost_while_it_stood_still_shows_nothing() {
     assert_eq!(kind(Provider::Rxe, flushed(), 7_000, 1_599), Kind::Fail, "the host let it");
     assert_eq!(kind(Provider::Rxe, status("REM_ACCESS_ERR"), 7_000, 7_000), Kind::Fail, "it was answered");
     assert_eq!(kind(Provider::Siw, flushed(), 7_000, 7_000), Kind::Fail, "so does siw answer");
+    let mut plan = plan(&["unguarded"], "");
+    let case = &mut plan.cases[1];
+    let mut record = good(case);
+    let live = record.facts.get_mut("live").unwrap();
+    (live.outcome, live.took_ms, live.stalled_ms) = (flushed(), 1_599, 7_000);
+    record.lost_ms.insert("live".into(), 7_000);
+    let verdict = judge(case, &plan.contracts["unguarded"], &record).verdict;
+    assert_eq!(verdict.kind, Kind::Fail, "the transfer itself was not waited for so long");
     assert_eq!(kind(Provider::Rxe, Outcome::Errno(14), 7_000, 7_000), Kind::Fail);
 }
 
